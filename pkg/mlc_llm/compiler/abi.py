@@ -1,0 +1,36 @@
+"""The one function of a compiled model, `step`: what goes in, in which order and dtype.
+
+The compiler builds `step` from this page and the engine's runner fills its arguments from it, so
+prefill, decode, mixed batches and forked sequences all are the same call.
+
+Symbolic sizes: n token rows, s sequences, w page-table width, t attention tiles, b logit rows,
+P pages of the pool, c rows of the rotary table.
+
+    ids        int32[n]        token ids of all rows, sequence after sequence
+    positions  int32[n]        position of each row in its sequence
+    slots      int32[n]        where the row's K and V go: page * PAGE_SIZE + position % PAGE_SIZE
+    page_table int32[s, w]     pages of each sequence, in order; entries past its length are unread
+    tiles      int32[t, 4]     attention work: (first row, rows <= TILE_ROWS, sequence, unused 0);
+                               rows of one tile are consecutive positions of one sequence
+    last       int32[b]        rows whose logits are wanted
+    rope       float32[c, R]   cos then sin of every position: R = head_dim, R/2 of each (NeoX halves)
+    pool       kv[L, P, 2, Hkv, 16 * D]  the KV pool, written in place. D = head_dim rounded up to 16.
+                               K of a page is stored transposed [D][16 tokens], V as [16 tokens][D]
+    *weights                   in the order of `weight_specs(...)`
+
+    returns    float32[b, V]   logits; V = vocab_size rounded up to 16, columns past vocab_size are junk
+
+A row's result is bitwise the same in every batch: the order of its sums depends on nothing but the
+row's own sequence. The greedy-equality and seed tests rest on this.
+"""
+
+from __future__ import annotations
+
+PAGE_SIZE = 16
+TILE_ROWS = 8
+STEP = "step"
+
+
+def round_up(value: int, multiple: int) -> int:
+    """The least multiple of `multiple` that is at least `value`."""
+    return -(-value // multiple) * multiple

@@ -1,0 +1,37 @@
+"""How one request is to be generated: sampling, stopping, what to report."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+
+class GenerationConfig(Struct, frozen=True, array_like=True, gc=False):
+    """Complete and checked: the web process has filled every default before it sends this.
+
+    The engine checks ranges again, against the width of its logits (see `mlc_workers.request`).
+    """
+
+    max_tokens: int = -1
+    """Most tokens to generate per choice; -1: until the context window or the KV cache is full."""
+    n: int = 1
+    """Choices; they share the prompt's KV pages."""
+    temperature: float = 1.0
+    """0 means greedy."""
+    top_p: float = 1.0
+    top_k: int = -1
+    """-1 means no limit."""
+    min_p: float = 0.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: dict[int, float] = {}
+    seed: int | None = None
+    """None: the engine draws one. Choice i of n uses an independent stream of the same seed."""
+    stop_strs: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    """The model's own end tokens included (they are ignored when `ignore_eos`)."""
+    ignore_eos: bool = False
+    logprobs: bool = False
+    top_logprobs: int = 0
+    min_tokens: int = 0
+    """End tokens are not sampled before this many tokens."""
