@@ -1,0 +1,42 @@
+"""The weight formats by MLC's names, and what each one means to a kernel."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+from mlc_llm.errors import BadConfig
+
+WeightFormat = Literal["f32", "f16", "q4"]
+"""How a kernel reads a matrix: plain float32, plain float16, or 4-bit groups of 32 with float16 scales."""
+
+
+class Scheme(Struct, frozen=True):
+    """One row of the table below."""
+
+    name: str
+    weights: WeightFormat
+    kv_dtype: Literal["float32", "float16"]
+
+
+GROUP_SIZE = 32
+"""Weights that share one scale, along the input axis."""
+
+SCHEMES = {
+    scheme.name: scheme
+    for scheme in (
+        Scheme("q0f32", "f32", "float32"),
+        Scheme("q0f16", "f16", "float16"),
+        Scheme("q4f16_1", "q4", "float16"),
+    )
+}
+
+
+def scheme_by_name(name: str) -> Scheme:
+    """The scheme called `name`; raises `BadConfig` that lists the known ones."""
+    try:
+        return SCHEMES[name]
+    except KeyError:
+        known = ", ".join(SCHEMES)
+        raise BadConfig(f"quantization {name!r} is not supported here; use one of {known}") from None
