@@ -17,7 +17,7 @@ Array = NDArray[np.float64]
 
 
 class OracleLlama:
-    """`weights` holds unpacked matrices [rows, cols] and vectors under `models.parameters`' names."""
+    """`weights`: unpacked matrices [rows, cols] and vectors, named as in `models.parameters`."""
 
     def __init__(self, arch: Architecture, weights: Mapping[str, NDArray[np.generic]]) -> None:
         self.arch = arch
@@ -109,4 +109,3 @@ def random_weights(arch: Architecture, seed: int) -> dict[str, NDArray[np.float3
             value = from_seed.standard_normal((spec.rows, spec.cols)) / np.sqrt(spec.cols)
         weights[spec.name] = value.astype(np.float32)
     return weights
-
