@@ -1,0 +1,230 @@
+"""What a user gets back: OpenAI's response objects, as values.
+
+The same structs are the Python API's results and, encoded, the bodies of the REST API. A field without
+a default is always written, `null` included, because OpenAI's schema requires it; a field with a
+default is left out while it has that default. Key order is MLC LLM's.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+
+
+class Object(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What all response objects share: OpenAI's and MLC's names for turning them into plain data."""
+
+    def model_dump(self) -> dict[str, Any]:
+        """The object as nested dicts and lists, with the keys that its JSON has."""
+        plain: dict[str, Any] = msgspec.to_builtins(self)
+        return plain
+
+    def model_dump_json(self) -> str:
+        """The object as JSON."""
+        return msgspec.json.encode(self).decode()
+
+
+# --- usage ------------------------------------------------------------------------------------------
+
+
+class PromptTokensDetails(Object, frozen=True):
+    """Where the prompt's tokens came from."""
+
+    cached_tokens: int
+    """Prompt tokens whose keys and values were found in the prefix cache."""
+
+
+class UsageInfo(Object, frozen=True):
+    """Tokens of one answer: the prompts once each, the completions of all choices."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails | None = None
+    extra: dict[str, float] | None = None
+    """Times and rates, see `serve.answer.usage_of`. Always there in Python, in REST for debugging."""
+
+
+# --- log-probabilities ------------------------------------------------------------------------------
+
+
+class TopLogProbs(Object, frozen=True):
+    """One of the most likely tokens at a position."""
+
+    token: str
+    logprob: float
+    bytes: list[int] | None
+
+
+class LogProbsContent(Object, frozen=True):
+    """The token that was generated and the most likely ones beside it."""
+
+    token: str
+    logprob: float
+    bytes: list[int] | None
+    top_logprobs: list[TopLogProbs]
+
+
+class LogProbs(Object, frozen=True):
+    """Log-probabilities of a chat choice, one entry per token."""
+
+    content: list[LogProbsContent]
+    refusal: None
+
+
+class CompletionLogProbs(Object, frozen=True):
+    """Log-probabilities of a completion choice, as parallel lists with one entry per token."""
+
+    text_offset: list[int]
+    """Where each token starts, in characters of the choice's text."""
+    token_logprobs: list[float]
+    tokens: list[str]
+    top_logprobs: list[dict[str, float]]
+
+
+# --- chat -------------------------------------------------------------------------------------------
+
+
+class ChatFunctionCall(Object, frozen=True):
+    """Which function the model calls, and with what."""
+
+    name: str
+    arguments: str
+    """JSON, as the model wrote it."""
+
+
+class ChatToolCall(Object, frozen=True):
+    """One call of a tool."""
+
+    id: str
+    type: Literal["function"]
+    function: ChatFunctionCall
+
+
+class ChatCompletionMessage(Object, frozen=True):
+    """What the model answered."""
+
+    content: str | None
+    role: Literal["assistant"]
+    refusal: None
+    tool_calls: list[ChatToolCall] | None = None
+
+
+class ChatCompletionResponseChoice(Object, frozen=True):
+    """One of the n answers."""
+
+    finish_reason: str
+    """stop, length, or abort."""
+    index: int
+    message: ChatCompletionMessage
+    logprobs: LogProbs | None
+
+
+class ChatCompletionResponse(Object, frozen=True):
+    """The answer to a chat request that is not streamed."""
+
+    id: str
+    choices: list[ChatCompletionResponseChoice]
+    created: int
+    """Seconds since 1970."""
+    model: str
+    system_fingerprint: str
+    object: Literal["chat.completion"]
+    usage: UsageInfo
+
+
+class ChatCompletionDelta(Object, frozen=True):
+    """What one chunk adds to the message. `content` is always text, so it may be added up blindly."""
+
+    content: str
+    role: Literal["assistant"] | None = None
+    """In the first chunk of a choice."""
+    tool_calls: list[ChatToolCall] | None = None
+
+
+class ChatCompletionStreamResponseChoice(Object, frozen=True):
+    """News of one choice."""
+
+    finish_reason: str | None
+    index: int
+    delta: ChatCompletionDelta
+    logprobs: LogProbs | None
+
+
+class ChatCompletionStreamResponse(Object, frozen=True):
+    """One chunk of a streamed chat answer; without choices and with `usage` it is the last."""
+
+    id: str
+    choices: list[ChatCompletionStreamResponseChoice]
+    created: int
+    model: str
+    system_fingerprint: str
+    object: Literal["chat.completion.chunk"]
+    usage: UsageInfo | None
+
+
+# --- completions ------------------------------------------------------------------------------------
+
+
+class CompletionResponseChoice(Object, frozen=True):
+    """One of the answers; prompt i of several has the choices i * n and following."""
+
+    finish_reason: str
+    index: int
+    logprobs: CompletionLogProbs | None
+    text: str
+
+
+class CompletionResponse(Object, frozen=True):
+    """The answer to a completion request that is not streamed."""
+
+    id: str
+    choices: list[CompletionResponseChoice]
+    created: int
+    model: str
+    system_fingerprint: str
+    object: Literal["text_completion"]
+    usage: UsageInfo
+
+
+class CompletionStreamResponseChoice(Object, frozen=True):
+    """News of one choice."""
+
+    finish_reason: str | None
+    index: int
+    logprobs: CompletionLogProbs | None
+    text: str
+
+
+class CompletionStreamResponse(Object, frozen=True):
+    """One chunk of a streamed completion; without choices and with `usage` it is the last."""
+
+    id: str
+    choices: list[CompletionStreamResponseChoice]
+    created: int
+    model: str
+    system_fingerprint: str
+    object: Literal["text_completion"]
+    usage: UsageInfo | None
+
+
+# --- models -----------------------------------------------------------------------------------------
+
+
+class ModelResponse(Object, frozen=True):
+    """A model that is served here."""
+
+    id: str
+    created: int
+    object: Literal["model"]
+    owned_by: str
+
+
+class ModelList(Object, frozen=True):
+    """All models that are served here."""
+
+    object: Literal["list"]
+    data: list[ModelResponse]
+

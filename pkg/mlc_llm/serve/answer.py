@@ -1,0 +1,161 @@
+"""What folding and streaming share: which choice a delta belongs to, its log-probabilities, the usage.
+
+Pure. Knows the engine's messages and the response objects, nothing of sockets, queues or the event loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from msgspec import Struct
+
+from mlc_llm.protocol.messages import Delta, Finished, FinishReason, TokenLogprob
+from mlc_llm.protocol.responses import (
+    CompletionLogProbs,
+    LogProbs,
+    LogProbsContent,
+    PromptTokensDetails,
+    TopLogProbs,
+    UsageInfo,
+)
+
+FINISH_REASONS = {
+    FinishReason.STOP: "stop",
+    FinishReason.LENGTH: "length",
+    FinishReason.ABORT: "abort",
+    FinishReason.ERROR: "error",
+}
+"""How a reason is called in a response."""
+
+ABORTED = FINISH_REASONS[FinishReason.ABORT]
+"""The reason of a choice that the engine never ended: the request was given up."""
+
+
+class Answer(Struct, frozen=True, kw_only=True):
+    """What is the same in every object of one answer."""
+
+    id: str
+    model: str
+    created: int
+    """Seconds since 1970."""
+    request_ids: tuple[str, ...]
+    """The engine's requests behind it, one per prompt, in the order of the prompts."""
+    n: int = 1
+    """Choices per prompt."""
+    echo: tuple[str, ...] = ()
+    """The prompts' texts where the completion repeats them, else empty."""
+    logprobs: bool = False
+    include_usage: bool = False
+    """Whether a stream ends with a chunk that carries the usage."""
+    with_extra: bool = False
+    """Whether the usage carries times and rates."""
+
+    @property
+    def num_choices(self) -> int:
+        """Choices of all prompts."""
+        return self.n * len(self.request_ids)
+
+    def choices_of(self, request_id: str) -> range:
+        """Indices of the choices that this engine request produces."""
+        first = self.request_ids.index(request_id) * self.n
+        return range(first, first + self.n)
+
+    def choice_of(self, delta: Delta) -> int:
+        """Index of the choice that the delta adds to."""
+        return self.choices_of(delta.request_id)[delta.index]
+
+    def echo_of(self, choice: int) -> str:
+        """Text that stands before the generated text of a choice."""
+        return self.echo[choice // self.n] if self.echo else ""
+
+
+def token_text(token: bytes) -> str:
+    """A token as text; a piece of a character is shown by its bytes, as OpenAI does."""
+    try:
+        return token.decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in token)
+
+
+def chat_logprobs(tokens: Iterable[TokenLogprob]) -> LogProbs:
+    """OpenAI's form for chat."""
+    content = [
+        LogProbsContent(
+            token=token_text(token.token),
+            logprob=token.logprob,
+            bytes=list(token.token),
+            top_logprobs=[
+                TopLogProbs(token=token_text(other), logprob=logprob, bytes=list(other))
+                for other, logprob in token.top
+            ],
+        )
+        for token in tokens
+    ]
+    return LogProbs(content=content, refusal=None)
+
+
+class TextOffsets:
+    """Where each token starts in the text of its choice, token by token.
+
+    Counted in the tokens' own bytes, so that it does not depend on how the text was cut into deltas: a
+    character starts at every byte that does not continue one.
+    """
+
+    def __init__(self, start: int) -> None:
+        self.characters = start
+
+    def next(self, token: bytes) -> int:
+        """Offset of `token`; a token that continues a character has the offset of that character."""
+        starts = sum(byte & 0xC0 != 0x80 for byte in token)
+        continues = bool(token) and token[0] & 0xC0 == 0x80
+        offset = self.characters - 1 if continues and self.characters else self.characters
+        self.characters += starts
+        return offset
+
+
+def completion_logprobs(tokens: Iterable[TokenLogprob], offsets: TextOffsets) -> CompletionLogProbs:
+    """OpenAI's form for completions; moves `offsets` on."""
+    tokens = tuple(tokens)
+    return CompletionLogProbs(
+        text_offset=[offsets.next(token.token) for token in tokens],
+        token_logprobs=[token.logprob for token in tokens],
+        tokens=[token_text(token.token) for token in tokens],
+        top_logprobs=[{token_text(t): logprob for t, logprob in token.top} for token in tokens],
+    )
+
+
+def usage_of(finished: Iterable[Finished], *, with_extra: bool) -> UsageInfo:
+    """Tokens of all prompts and choices together; times are those of the slowest prompt."""
+    finished = tuple(finished)
+    prompt = sum(f.prompt_tokens for f in finished)
+    completion = sum(f.completion_tokens for f in finished)
+    cached = sum(f.cached_tokens for f in finished)
+    return UsageInfo(
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        total_tokens=prompt + completion,
+        prompt_tokens_details=PromptTokensDetails(cached_tokens=cached),
+        extra=_extra(finished, prompt, completion, cached) if with_extra else None,
+    )
+
+
+def _extra(
+    finished: tuple[Finished, ...], prompt: int, completion: int, cached: int
+) -> dict[str, float]:
+    """Times in seconds and tokens per second, by MLC LLM's names."""
+    prefill_s = max((f.prefill_s for f in finished), default=0.0)
+    decode_s = max((f.decode_s for f in finished), default=0.0)
+    ttft_s = max((f.queue_s + f.prefill_s for f in finished), default=0.0)
+    total_s = max((f.queue_s + f.prefill_s + f.decode_s for f in finished), default=0.0)
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "prefill_tokens": prompt - cached,
+        "decode_tokens": completion,
+        "jump_forward_tokens": 0,
+        "prefill_tokens_per_s": (prompt - cached) / prefill_s if prefill_s else 0.0,
+        "decode_tokens_per_s": completion / decode_s if decode_s else 0.0,
+        "end_to_end_latency_s": total_s,
+        "ttft_s": ttft_s,
+        "inter_token_latency_s": total_s / completion if completion else 0.0,
+    }

@@ -1,0 +1,111 @@
+"""All news of a request, folded into the one object that an answer without streaming is.
+
+Pure. Folding does not depend on how the engine cut the text into deltas; `serve.chunks` is the other
+way to look at the same news, and the two agree (see their property test).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from mlc_llm.protocol.messages import Delta, Finished, TokenLogprob
+from mlc_llm.protocol.responses import (
+    ChatCompletionMessage,
+    ChatCompletionResponse,
+    ChatCompletionResponseChoice,
+    CompletionResponse,
+    CompletionResponseChoice,
+)
+from mlc_llm.serve.answer import (
+    ABORTED,
+    FINISH_REASONS,
+    Answer,
+    TextOffsets,
+    chat_logprobs,
+    completion_logprobs,
+    usage_of,
+)
+
+
+class _Choice:
+    """One choice so far."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.logprobs: list[TokenLogprob] = []
+        self.finish_reason = ABORTED
+
+    def add(self, delta: Delta) -> None:
+        self.texts.append(delta.text)
+        self.logprobs += delta.logprobs
+        if delta.finish_reason is not None:
+            self.finish_reason = FINISH_REASONS[delta.finish_reason]
+
+    @property
+    def text(self) -> str:
+        return "".join(self.texts)
+
+
+class Fold:
+    """Collects what `Answer.request_ids` produce."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
+        self._choices = [_Choice() for _ in range(answer.num_choices)]
+        self._finished: list[Finished] = []
+
+    def add(self, deltas: Iterable[Delta], finished: Iterable[Finished] = ()) -> None:
+        """Take in the news of one step, or of several."""
+        for delta in deltas:
+            self._choices[self.answer.choice_of(delta)].add(delta)
+        self._finished += finished
+
+    def chat(self) -> ChatCompletionResponse:
+        """The chat answer; a choice that never ended was aborted."""
+        answer = self.answer
+        return ChatCompletionResponse(
+            id=answer.id,
+            choices=[
+                ChatCompletionResponseChoice(
+                    finish_reason=choice.finish_reason,
+                    index=index,
+                    message=ChatCompletionMessage(
+                        content=choice.text, role="assistant", refusal=None
+                    ),
+                    logprobs=chat_logprobs(choice.logprobs) if answer.logprobs else None,
+                )
+                for index, choice in enumerate(self._choices)
+            ],
+            created=answer.created,
+            model=answer.model,
+            system_fingerprint="",
+            object="chat.completion",
+            usage=usage_of(self._finished, with_extra=answer.with_extra),
+        )
+
+    def completion(self) -> CompletionResponse:
+        """The completion answer; a choice that never ended was aborted."""
+        answer = self.answer
+        return CompletionResponse(
+            id=answer.id,
+            choices=[
+                self._completion_choice(index, choice) for index, choice in enumerate(self._choices)
+            ],
+            created=answer.created,
+            model=answer.model,
+            system_fingerprint="",
+            object="text_completion",
+            usage=usage_of(self._finished, with_extra=answer.with_extra),
+        )
+
+    def _completion_choice(self, index: int, choice: _Choice) -> CompletionResponseChoice:
+        echo = self.answer.echo_of(index)
+        logprobs = None
+        if self.answer.logprobs:
+            logprobs = completion_logprobs(choice.logprobs, TextOffsets(len(echo)))
+        return CompletionResponseChoice(
+            finish_reason=choice.finish_reason,
+            index=index,
+            logprobs=logprobs,
+            text=echo + choice.text,
+        )
