@@ -1,8 +1,8 @@
 """What a user gets back: OpenAI's response objects, as values.
 
-The same structs are the Python API's results and, encoded, the bodies of the REST API. A field without
-a default is always written, `null` included, because OpenAI's schema requires it; a field with a
-default is left out while it has that default. Key order is MLC LLM's.
+The same structs are the Python API's results and, encoded, the bodies of the REST API. A field
+without a default is always written, `null` included, because OpenAI's schema requires it; a field
+with a default is left out while it has that default. Key order is MLC LLM's.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from msgspec import Struct
 
 
 class Object(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What all response objects share: OpenAI's and MLC's names for turning them into plain data."""
+    """How every response becomes plain data, by the names OpenAI's objects use."""
 
     def model_dump(self) -> dict[str, Any]:
         """The object as nested dicts and lists, with the keys that its JSON has."""
@@ -26,7 +26,7 @@ class Object(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return msgspec.json.encode(self).decode()
 
 
-# --- usage ------------------------------------------------------------------------------------------
+# --- usage --------------------------------------------------------------------------------
 
 
 class PromptTokensDetails(Object, frozen=True):
@@ -44,10 +44,10 @@ class UsageInfo(Object, frozen=True):
     total_tokens: int
     prompt_tokens_details: PromptTokensDetails | None = None
     extra: dict[str, float] | None = None
-    """Times and rates, see `serve.answer.usage_of`. Always there in Python, in REST for debugging."""
+    """Times and rates, see `serve.answer`. Always there in Python, in REST for debugging."""
 
 
-# --- log-probabilities ------------------------------------------------------------------------------
+# --- log-probabilities --------------------------------------------------------------------
 
 
 class TopLogProbs(Object, frozen=True):
@@ -84,7 +84,7 @@ class CompletionLogProbs(Object, frozen=True):
     top_logprobs: list[dict[str, float]]
 
 
-# --- chat -------------------------------------------------------------------------------------------
+# --- chat ---------------------------------------------------------------------------------
 
 
 class ChatFunctionCall(Object, frozen=True):
@@ -136,7 +136,7 @@ class ChatCompletionResponse(Object, frozen=True):
 
 
 class ChatCompletionDelta(Object, frozen=True):
-    """What one chunk adds to the message. `content` is always text, so it may be added up blindly."""
+    """What one chunk adds to the message. `content` is always text, so loops may add it up."""
 
     content: str
     role: Literal["assistant"] | None = None
@@ -165,7 +165,7 @@ class ChatCompletionStreamResponse(Object, frozen=True):
     usage: UsageInfo | None
 
 
-# --- completions ------------------------------------------------------------------------------------
+# --- completions --------------------------------------------------------------------------
 
 
 class CompletionResponseChoice(Object, frozen=True):
@@ -210,7 +210,7 @@ class CompletionStreamResponse(Object, frozen=True):
     usage: UsageInfo | None
 
 
-# --- models -----------------------------------------------------------------------------------------
+# --- models -------------------------------------------------------------------------------
 
 
 class ModelResponse(Object, frozen=True):
@@ -227,4 +227,3 @@ class ModelList(Object, frozen=True):
 
     object: Literal["list"]
     data: list[ModelResponse]
-

@@ -1,6 +1,6 @@
-"""What folding and streaming share: which choice a delta belongs to, its log-probabilities, the usage.
+"""What folding and streaming share: whose choice a delta is, its log-probabilities, the usage.
 
-Pure. Knows the engine's messages and the response objects, nothing of sockets, queues or the event loop.
+Pure. Knows the engine's messages and the response objects, nothing of sockets, queues or loops.
 """
 
 from __future__ import annotations
@@ -97,15 +97,15 @@ def chat_logprobs(tokens: Iterable[TokenLogprob]) -> LogProbs:
 class TextOffsets:
     """Where each token starts in the text of its choice, token by token.
 
-    Counted in the tokens' own bytes, so that it does not depend on how the text was cut into deltas: a
-    character starts at every byte that does not continue one.
+    Counted in the tokens' own bytes, so that it does not depend on how the text was cut into
+    deltas: a character starts at every byte that does not continue one.
     """
 
     def __init__(self, start: int) -> None:
         self.characters = start
 
     def next(self, token: bytes) -> int:
-        """Offset of `token`; a token that continues a character has the offset of that character."""
+        """Offset of `token`; one that continues a character has the offset of that character."""
         starts = sum(byte & 0xC0 != 0x80 for byte in token)
         continues = bool(token) and token[0] & 0xC0 == 0x80
         offset = self.characters - 1 if continues and self.characters else self.characters

@@ -1,8 +1,8 @@
 """News of a request as the chunks of a streamed answer.
 
-Pure. One chunk speaks of one choice. The first of a choice names the role (chat) or repeats the prompt
-(completions with echo), the last carries the reason why it ended; a delta that says nothing makes none.
-With `Answer.include_usage` one more chunk, without choices, ends the stream.
+Pure. One chunk speaks of one choice. The first of a choice names the role (chat) or repeats the
+prompt (completions with echo), the last carries the reason why it ended; a delta that says nothing
+makes none. With `Answer.include_usage` one more chunk, without choices, ends the stream.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """All news of a request, folded into the one object that an answer without streaming is.
 
-Pure. Folding does not depend on how the engine cut the text into deltas; `serve.chunks` is the other
-way to look at the same news, and the two agree (see their property test).
+Pure. Folding does not depend on how the engine cut the text into deltas; `serve.chunks` is the
+other way to look at the same news, and the two agree (see their property test).
 """
 
 from __future__ import annotations
