@@ -1,4 +1,4 @@
-"""The engine process is killed: what was in flight fails typed, the server recovers, nothing leaks."""
+"""The engine is killed: what was in flight fails typed, the server recovers, nothing leaks."""
 
 from __future__ import annotations
 
