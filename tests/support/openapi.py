@@ -51,10 +51,10 @@ class Schemas:
         return parsed
 
     def _problems(self, schema: dict[str, Any], value: Any, where: str) -> list[str]:
-        if "$ref" in schema:
-            return self._problems(self._schema(schema["$ref"].split("/")[-1]), value, where)
         if value is None and schema.get("nullable"):
             return []
+        if "$ref" in schema:
+            return self._problems(self._schema(schema["$ref"].split("/")[-1]), value, where)
         for key in ("anyOf", "oneOf"):
             if key in schema:
                 found = [self._problems(option, value, where) for option in schema[key]]
