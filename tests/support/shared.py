@@ -1,7 +1,7 @@
 """Real models, tokenizers and texts that live beside the repository, for tests that want them.
 
-The tests pass without this data: what needs it skips with a reason. `MLC_REQUIRE_SHARED=1` turns such
-a skip into a failure, for machines where the data is known to be there.
+The tests pass without this data: what needs it skips with a reason. `MLC_REQUIRE_SHARED=1` turns
+such a skip into a failure, for machines where the data is known to be there.
 """
 
 from __future__ import annotations

@@ -1,0 +1,203 @@
+"""What users ask for: OpenAI's request bodies, with what MLC LLM's users send as well.
+
+Only shapes are known here; ranges and what is supported are `serve.validate`'s business. Unknown
+fields are ignored, known ones must have their type, and every mistake is a BadRequest whose `param`
+is the path of the field ("messages.0.role").
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from mlc_llm.errors import BadRequest
+
+
+class ContentPart(Struct, frozen=True, kw_only=True):
+    """One part of a message; only text parts can be read, others are known by their type."""
+
+    type: str
+    text: str | None = None
+
+
+class FunctionCall(Struct, frozen=True, kw_only=True):
+    """The function a model asked for; `arguments` is JSON text, or the object itself."""
+
+    name: str
+    arguments: str | dict[str, Any] | None = None
+
+
+class ToolCall(Struct, frozen=True, kw_only=True):
+    """A call in an assistant message of the history."""
+
+    function: FunctionCall
+    id: str | None = None
+    type: str | None = "function"
+
+
+class ChatMessage(Struct, frozen=True, kw_only=True):
+    """One message of the conversation so far."""
+
+    role: str
+    content: str | list[ContentPart] | None = None
+    name: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: str | None = None
+
+
+class StreamOptions(Struct, frozen=True, kw_only=True):
+    """What a stream holds beside the text."""
+
+    include_usage: bool | None = None
+
+
+class DebugConfig(Struct, frozen=True, kw_only=True):
+    """MLC LLM's `debug_config`."""
+
+    ignore_eos: bool | None = None
+
+
+class GenerationFields(Struct, frozen=True, kw_only=True):
+    """Fields that both endpoints share. None: not given, the model's default applies."""
+
+    model: str | None = None
+    max_tokens: int | None = None
+    n: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    repetition_penalty: float | None = None
+    logit_bias: dict[int, float] | None = None
+    seed: int | None = None
+    stop: str | list[str] | None = None
+    stop_token_ids: list[int] | None = None
+    min_tokens: int | None = None
+    ignore_eos: bool | None = None
+    logprobs: bool | int | None = None
+    """Chat: whether to report; completions: how many alternatives. Both accept both forms."""
+    top_logprobs: int | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    response_format: dict[str, Any] | None = None
+    user: str | None = None
+    debug_config: DebugConfig | None = None
+
+
+class ChatCompletionRequest(GenerationFields, frozen=True, kw_only=True):
+    """The body of POST /v1/chat/completions, the arguments of `chat.completions.create`."""
+
+    messages: list[ChatMessage]
+    max_completion_tokens: int | None = None
+    """OpenAI's newer name of `max_tokens`; wins when both are given."""
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+
+
+class CompletionRequest(GenerationFields, frozen=True, kw_only=True):
+    """The body of POST /v1/completions, the arguments of `completions.create`."""
+
+    prompt: str | list[str | int | list[int]]
+    """One text, several texts, one list of token ids or several; never a mixture."""
+    best_of: int | None = None
+    echo: bool | None = None
+    suffix: str | None = None
+
+
+Request = TypeVar("Request", ChatCompletionRequest, CompletionRequest)
+
+_chat = msgspec.json.Decoder(ChatCompletionRequest)
+_completion = msgspec.json.Decoder(CompletionRequest)
+
+
+def parse_chat(body: bytes) -> ChatCompletionRequest:
+    """Read a body of POST /v1/chat/completions. Raises BadRequest."""
+    return _parse(body, _chat)
+
+
+def parse_completion(body: bytes) -> CompletionRequest:
+    """Read a body of POST /v1/completions. Raises BadRequest."""
+    return _parse(body, _completion)
+
+
+def from_arguments(kind: type[Request], arguments: Mapping[str, Any]) -> Request:
+    """A request from Python keyword arguments, with a body's errors. Raises BadRequest."""
+    try:
+        return msgspec.convert(_plain(arguments), kind)
+    except msgspec.ValidationError as error:
+        raise explain(error) from error
+    except RecursionError as error:
+        raise BadRequest("The arguments are nested too deeply.") from error
+
+
+def _plain(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON writes the keys of `logit_bias` as strings, so Python callers may as well."""
+    bias = arguments.get("logit_bias")
+    if not isinstance(bias, Mapping):
+        return dict(arguments)
+    keys = {
+        int(key) if isinstance(key, str) and key.isdecimal() and len(key) < 20 else key: value
+        for key, value in bias.items()
+    }
+    return {**arguments, "logit_bias": keys}
+
+
+def _parse(body: bytes, decoder: msgspec.json.Decoder[Request]) -> Request:
+    try:
+        body.decode()  # also where unknown fields would hide it
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise explain(error) from error
+    except msgspec.DecodeError as error:
+        raise BadRequest(f"The body is not valid JSON: {error}.") from error
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"The body is not valid UTF-8 at byte {error.start}.") from error
+    except RecursionError as error:
+        raise BadRequest("The body is nested too deeply.") from error
+
+
+_MISSING = re.compile(r"Object missing required field `(?P<field>\w+)`")
+_EXPECTED = re.compile(r"Expected `(?P<want>[^`]+)`, got `(?P<got>[^`]+)`")
+_PATH = re.compile(r" - at (?:`(?P<where>key|value)` in )?`\$?(?P<path>[^`]*)`\Z")
+_NAMES = {
+    "str": "a string",
+    "int": "an integer",
+    "float": "a number",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "an object",
+    "null": "null",
+}
+
+
+def explain(error: msgspec.ValidationError) -> BadRequest:
+    """msgspec's sentence about a Python type, as one about a JSON field."""
+    text = str(error)
+    located = _PATH.search(text)
+    path = located["path"] if located else ""
+    param = re.sub(r"\[(\d+|\.\.\.)\]", r".\1", path).replace("....", "").strip(".")
+    param = param.removesuffix("...").strip(".")
+    if missing := _MISSING.search(text):
+        param = f"{param}.{missing['field']}".strip(".")
+        return BadRequest(f"`{param}` is required.", param=param)
+    subject = f"`{param}`" if param else "The body"
+    if located and located["where"] == "key":
+        subject = f"Every key of `{param}`"
+    if expected := _EXPECTED.search(text):
+        got = _NAMES.get(expected["got"], expected["got"])
+        sentence = f"{subject} must be {_alternatives(expected['want'])}, not {got}."
+    else:
+        reason = text.removesuffix(located[0]) if located else text
+        sentence = f"{subject} cannot be read: {reason}."
+    return BadRequest(sentence, param=param or None)
+
+
+def _alternatives(want: str) -> str:
+    names = [_NAMES.get(name, name) for name in want.split(" | ") if name != "null"]
+    return " or ".join(names)

@@ -1,0 +1,214 @@
+"""What every token id stands for, read from a tokenizer.json without the `tokenizers` package.
+
+Two ways of writing bytes as vocabulary strings are known, and anything else is refused:
+
+    byte-level      every character of a token is one byte, by GPT-2's map to printable characters
+    byte-fallback   a token is text with U+2581 for the space, or one raw byte written <0xHH>
+
+The table knows tokens one by one; how they join into text is `text_stream`'s business.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from mlc_llm.errors import BadModel
+
+MAX_TOKEN_ID = 1 << 22
+_SEPARATOR = "\0"
+_BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>\Z")
+
+
+class _AddedToken(Struct):
+    id: int
+    content: str
+    special: bool = False
+
+
+class _Model(Struct):
+    vocab: dict[str, int] | list[tuple[str, float]]
+
+
+class _TokenizerFile(Struct):
+    model: _Model
+    added_tokens: list[_AddedToken] = []
+    decoder: dict[str, Any] | None = None
+
+
+class DecodeRules(Struct, frozen=True):
+    """The decoder section of a tokenizer.json, in the order in which its parts apply."""
+
+    byte_level: bool = False
+    replace: tuple[tuple[str, str], ...] = ()
+    """(pattern, content) pairs, applied inside each token."""
+    byte_fallback: bool = False
+    strip: str = ""
+    """The character that is dropped from the start of the whole text ..."""
+    strip_count: int = 0
+    """... and how many of it at most."""
+
+
+class TokenTable(Struct, frozen=True):
+    """Token id -> text or bytes."""
+
+    texts: list[str | None]
+    """By id: the text of a token, "" for special tokens and unused ids, None for a `fragment`."""
+    fragments: dict[int, bytes]
+    """Tokens whose bytes are to be joined with their neighbours' before they are text."""
+    special: dict[int, bytes]
+    """Special tokens: they show as no text, these are their names."""
+    rules: DecodeRules
+
+    @classmethod
+    def load(cls, path: Path) -> TokenTable:
+        """Read a tokenizer.json, or the one in a folder. Raises BadModel when it cannot be used."""
+        if path.is_dir():
+            path = path / "tokenizer.json"
+        try:
+            file = msgspec.json.decode(path.read_bytes(), type=_TokenizerFile)
+        except OSError as error:
+            raise BadModel(f"The tokenizer {path} cannot be read: {error.strerror}.") from error
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise BadModel(f"The tokenizer {path} is not a tokenizer.json: {error}.") from error
+        return _build(file, read_rules(file.decoder, path))
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def bytes_of(self, token_id: int) -> bytes:
+        """The bytes the token stands for, special tokens by name; b"" for an unused id."""
+        if not 0 <= token_id < len(self.texts):
+            return b""
+        text = self.texts[token_id]
+        if text is None:
+            return self.fragments[token_id]
+        return text.encode() or self.special.get(token_id, b"")
+
+
+def read_rules(decoder: dict[str, Any] | None, path: Path) -> DecodeRules:
+    """Check that a decoder section is one we join exactly as the `tokenizers` package does."""
+    kind = (decoder or {}).get("type")
+    steps: list[dict[str, Any]] = (decoder or {}).get("decoders", [])
+    parts = steps if kind == "Sequence" else [decoder or {}]
+    kinds = [part.get("type") for part in parts]
+    if kinds == ["ByteLevel"]:
+        return DecodeRules(byte_level=True)
+    order = ["Replace", "ByteFallback", "Fuse", "Strip"]
+    ranks = [order.index(kind) if kind in order else -1 for kind in kinds]
+    if -1 in ranks or ranks != sorted(ranks) or "Fuse" not in kinds:
+        raise BadModel(
+            f"The tokenizer {path} has a decoder of an unknown kind ({kind}: {kinds}); "
+            "byte-level and byte-fallback decoders are supported."
+        )
+    strip: dict[str, Any] = parts[-1] if kinds[-1] == "Strip" else {}
+    patterns = [part["pattern"] for part in parts if part["type"] == "Replace"]
+    if strip.get("stop") or not all("String" in pattern for pattern in patterns):
+        raise BadModel(f"The tokenizer {path} has a decoder with a pattern that is not supported.")
+    return DecodeRules(
+        replace=tuple(
+            (part["pattern"]["String"], part["content"])
+            for part in parts
+            if part["type"] == "Replace"
+        ),
+        byte_fallback="ByteFallback" in kinds,
+        strip=strip.get("content", ""),
+        strip_count=strip.get("start", 0),
+    )
+
+
+def _build(file: _TokenizerFile, rules: DecodeRules) -> TokenTable:
+    vocab = file.model.vocab
+    if isinstance(vocab, list):
+        vocab = {token: index for index, (token, _) in enumerate(vocab)}
+    ids = list(vocab.values()) + [added.id for added in file.added_tokens]
+    if not ids or min(ids) < 0 or max(ids) > MAX_TOKEN_ID:
+        raise BadModel("The tokenizer has no tokens, or token ids out of range.")
+    texts: list[str | None] = [""] * (max(ids) + 1)
+    fragments: dict[int, bytes] = {}
+    plain = (added.content for added in file.added_tokens if not added.special)
+    ids_of = vocab | {added.content: added.id for added in file.added_tokens if not added.special}
+    for tokens in (list(vocab), list(plain)):
+        decoded = _byte_level(tokens) if rules.byte_level else _byte_fallback(tokens, rules)
+        for token, value in zip(tokens, decoded, strict=True):
+            if type(value) is str:
+                texts[ids_of[token]] = value
+            else:
+                texts[ids_of[token]] = None
+                fragments[ids_of[token]] = value  # type: ignore[assignment]
+    special: dict[int, bytes] = {}
+    for added in file.added_tokens:
+        if added.special:
+            texts[added.id] = ""
+            fragments.pop(added.id, None)
+            special[added.id] = added.content.encode()
+    return TokenTable(texts, fragments, special, rules)
+
+
+def _byte_fallback(tokens: list[str], rules: DecodeRules) -> Iterable[str | bytes]:
+    """Tokens as text, except the ones that name a raw byte. One pass over one joined string."""
+    joined = _SEPARATOR.join(tokens)
+    for pattern, content in rules.replace:
+        joined = joined.replace(pattern, content)
+    replaced = joined.split(_SEPARATOR)
+    if len(replaced) != len(tokens):  # a token holds the separator itself
+        replaced = [_replaced(token, rules) for token in tokens]
+    if not rules.byte_fallback:
+        return replaced
+    return [
+        bytes.fromhex(byte[1]) if len(text) == 6 and (byte := _BYTE_TOKEN.match(text)) else text
+        for text in replaced
+    ]
+
+
+def _replaced(token: str, rules: DecodeRules) -> str:
+    for pattern, content in rules.replace:
+        token = token.replace(pattern, content)
+    return token
+
+
+def byte_characters() -> dict[int, int]:
+    """GPT-2's map, turned round: code point of a printable character -> the byte it stands for."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    hidden = [byte for byte in range(256) if byte not in printable]
+    return dict(zip(printable, printable, strict=True)) | {
+        256 + index: byte for index, byte in enumerate(hidden)
+    }
+
+
+_BYTE_OF = byte_characters()
+_UNMAPPED = {code: 0xFFFF for code in range(256) if code not in _BYTE_OF}
+
+
+def _byte_level(tokens: list[str]) -> Iterable[str | bytes]:
+    """Tokens as text where their bytes are whole characters, else as bytes.
+
+    One character is one byte, so all tokens are translated in one string and cut by their lengths.
+    """
+    try:
+        data = "".join(tokens).translate(_BYTE_OF | _UNMAPPED).encode("latin-1")
+    except UnicodeEncodeError:  # some token is plain text: an added token, most often
+        return [_text_or_bytes(_one_byte_level(token)) for token in tokens]
+    ends = list(accumulate(map(len, tokens)))
+    return [_text_or_bytes(data[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def _one_byte_level(token: str) -> bytes:
+    """A token with any character outside the map stands for its own UTF-8."""
+    try:
+        return token.translate(_BYTE_OF | _UNMAPPED).encode("latin-1")
+    except UnicodeEncodeError:
+        return token.encode()
+
+
+def _text_or_bytes(data: bytes) -> str | bytes:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data
