@@ -5,9 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
 from msgspec import Struct
 
+from mlc_llm.errors import BadModel
+from mlc_llm.models import huggingface, mlc
 from mlc_llm.models.architecture import Architecture
+from mlc_llm.models.document import (
+    MEBIBYTE,
+    convert,
+    read_bytes,
+    read_json,
+    read_optional_json,
+)
+
+MANIFEST_NAMES = ("tensor-cache.json", "ndarray-cache.json")
+"""What lists the weight shards of an MLC folder: today's name, and the one before 2025-09."""
 
 
 class GenerationDefaults(Struct, frozen=True, kw_only=True):
@@ -44,3 +57,152 @@ class ModelFolder(Struct, frozen=True, kw_only=True):
     """mlc-chat-config.json may shrink the architecture's."""
     prefill_chunk_size: int | None = None
     sliding_window_size: int | None = None
+
+
+class _Stops(Struct, frozen=True):
+    """The part of a conversation template that is about token ids."""
+
+    stop_token_ids: list[int] | None = None
+
+
+class _NamedTemplate(Struct, frozen=True):
+    """One of several chat templates of a model."""
+
+    name: str
+    template: str
+
+
+class _Templates(Struct, frozen=True):
+    """The part of tokenizer_config.json that is about the chat template."""
+
+    chat_template: str | list[_NamedTemplate] | None = None
+
+
+def open_folder(path: Path) -> ModelFolder:
+    """Read and check the configuration of the model in `path`.
+
+    A folder with mlc-chat-config.json is MLC's, unless only a Hugging Face model's weights are
+    there. Raises `BadModel` with one line that names the file and the key at fault.
+    """
+    mlc_config, config = path / "mlc-chat-config.json", path / "config.json"
+    if not mlc_config.is_file() and not config.is_file():
+        raise BadModel(f"{path}: has neither mlc-chat-config.json nor config.json")
+    if not (path / "tokenizer.json").is_file():
+        raise BadModel(f"{path}: has no tokenizer.json; other tokenizer files are not supported")
+    has_manifest = any((path / name).is_file() for name in MANIFEST_NAMES)
+    if mlc_config.is_file() and (has_manifest or not config.is_file()):
+        return _open_mlc(path, mlc_config)
+    return _open_huggingface(path, config)
+
+
+def _open_huggingface(path: Path, config: Path) -> ModelFolder:
+    values = read_json(config, dict[str, Any])
+    tokens = convert(values, huggingface.TokenConfig, config)
+    architecture = huggingface.architecture(tokens.model_type, values, config)
+    generation = _generation_config(path)
+    tokenizer_config = _tokenizer_config(path)
+    bos = generation.bos_token_id if generation.bos_token_id is not None else tokens.bos_token_id
+    eos = generation.eos_token_id if generation.eos_token_id is not None else tokens.eos_token_id
+    return ModelFolder(
+        path=path,
+        format="huggingface",
+        architecture=architecture,
+        quantization=None,
+        defaults=_huggingface_defaults(generation),
+        bos_token_id=next(iter(_token_ids(bos, architecture)), None),
+        eos_token_ids=_token_ids(eos, architecture),
+        chat_template=_chat_template(path, tokenizer_config),
+        conv_template=None,
+        tokenizer_config=tokenizer_config,
+        context_window_size=architecture.context_window_size,
+    )
+
+
+def _open_mlc(path: Path, config_path: Path) -> ModelFolder:
+    config = read_json(config_path, mlc.ChatConfig)
+    architecture = mlc.architecture(config, config_path)
+    tokenizer_config = _tokenizer_config(path)
+    conv_template = config.conv_template if isinstance(config.conv_template, dict) else None
+    stops = _stop_token_ids(conv_template, config_path)
+    window = mlc.positive(config.context_window_size) or architecture.context_window_size
+    return ModelFolder(
+        path=path,
+        format="mlc",
+        architecture=architecture,
+        quantization=config.quantization,
+        defaults=_mlc_defaults(config),
+        bos_token_id=next(iter(_token_ids(config.bos_token_id, architecture)), None),
+        eos_token_ids=_token_ids([*_as_list(config.eos_token_id), *stops], architecture),
+        chat_template=_chat_template(path, tokenizer_config),
+        conv_template=conv_template,
+        tokenizer_config=tokenizer_config,
+        context_window_size=min(window, architecture.context_window_size),
+        prefill_chunk_size=mlc.positive(config.prefill_chunk_size),
+        sliding_window_size=mlc.positive(config.sliding_window_size),
+    )
+
+
+def _generation_config(path: Path) -> huggingface.GenerationConfig:
+    found = read_optional_json(path / "generation_config.json", huggingface.GenerationConfig)
+    return found or huggingface.GenerationConfig()
+
+
+def _tokenizer_config(path: Path) -> dict[str, Any]:
+    file = path / "tokenizer_config.json"
+    return read_optional_json(file, dict[str, Any], 64 * MEBIBYTE) or {}
+
+
+def _huggingface_defaults(config: huggingface.GenerationConfig) -> GenerationDefaults:
+    given: dict[str, float | int | None] = {
+        "temperature": config.temperature,
+        "top_p": config.top_p,
+        "top_k": mlc.positive(config.top_k),
+        "min_p": config.min_p,
+        "repetition_penalty": config.repetition_penalty,
+        "max_tokens": config.max_new_tokens,
+    }
+    return _present(given)
+
+
+def _mlc_defaults(config: mlc.ChatConfig) -> GenerationDefaults:
+    given: dict[str, float | int | None] = {
+        "temperature": config.temperature,
+        "top_p": config.top_p,
+        "frequency_penalty": config.frequency_penalty,
+        "presence_penalty": config.presence_penalty,
+        "repetition_penalty": config.repetition_penalty,
+    }
+    return _present(given)
+
+
+def _present(given: dict[str, float | int | None]) -> GenerationDefaults:
+    """The defaults, changed where the folder gives a value; the ranges were checked already."""
+    present = {name: value for name, value in given.items() if value is not None}
+    return msgspec.convert(present, GenerationDefaults)
+
+
+def _as_list(ids: huggingface.TokenIds) -> list[int]:
+    return ids if isinstance(ids, list) else [] if ids is None else [ids]
+
+
+def _token_ids(ids: huggingface.TokenIds, architecture: Architecture) -> tuple[int, ...]:
+    """Distinct ids in order. -1 means "none" in old files; no model emits an id past its logits."""
+    return tuple(dict.fromkeys(i for i in _as_list(ids) if 0 <= i < architecture.vocab_size))
+
+
+def _stop_token_ids(conv_template: dict[str, Any] | None, path: Path) -> list[int]:
+    return convert(conv_template or {}, _Stops, path).stop_token_ids or []
+
+
+def _chat_template(path: Path, tokenizer_config: dict[str, Any]) -> str | None:
+    file = path / "chat_template.jinja"
+    if file.is_file():
+        try:
+            return read_bytes(file, MEBIBYTE).decode()
+        except UnicodeDecodeError:
+            raise BadModel(f"{file}: is not UTF-8 text") from None
+    config_path = path / "tokenizer_config.json"
+    template = convert(tokenizer_config, _Templates, config_path).chat_template
+    if isinstance(template, list):
+        return next((named.template for named in template if named.name == "default"), None)
+    return template

@@ -1,0 +1,50 @@
+"""Arrays whose memory kernels like: aligned for vector loads, on huge pages where there are any."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import mmap
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+ALIGNMENT = 64
+"""What every array starts at: a cache line, and the widest vector."""
+
+HUGE_PAGE = 2 << 20
+
+Buffer = bytearray | mmap.mmap
+
+
+def huge_empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[np.generic]:
+    """An uninitialised C-ordered array, freed with its last view.
+
+    From 2 MiB on it starts at a 2 MiB border of its own mapping and asks for huge pages (one entry
+    of the address cache per 2 MiB, not per 4 KiB); a smaller one starts at a multiple of 64 bytes.
+    """
+    kind = np.dtype(dtype)
+    count = math.prod(shape)
+    size = count * kind.itemsize
+    if size < HUGE_PAGE:
+        start, buffer = _aligned(bytearray(size + ALIGNMENT), ALIGNMENT)
+    else:
+        start, buffer = _aligned(_anonymous(size + HUGE_PAGE), HUGE_PAGE)
+    return np.frombuffer(buffer, dtype=kind, count=count, offset=start).reshape(shape)
+
+
+def _anonymous(size: int) -> mmap.mmap:
+    """Memory of our own; private, because shared mappings take other paths to huge pages."""
+    if not hasattr(mmap, "MAP_PRIVATE"):
+        return mmap.mmap(-1, size)
+    mapping = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):  # a kernel built without huge pages
+            mapping.madvise(mmap.MADV_HUGEPAGE)
+    return mapping
+
+
+def _aligned(buffer: Buffer, alignment: int) -> tuple[int, Buffer]:
+    """The first offset of the buffer whose address is a multiple of `alignment`."""
+    address = np.frombuffer(buffer, dtype=np.uint8).ctypes.data
+    return -address % alignment, buffer
