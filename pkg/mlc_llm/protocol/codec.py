@@ -1,6 +1,6 @@
 """Messages to bytes and back: one encoder, one typed decoder per direction, nothing untyped.
 
-A frame that is not a message of the expected union raises `msgspec.ValidationError` or `DecodeError`.
+A frame that is no message of the expected union raises `msgspec.ValidationError` or `DecodeError`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import msgspec
 from mlc_llm.protocol.messages import FromEngine, ToEngine
 
 _encoder = msgspec.msgpack.Encoder()
-_to_engine = msgspec.msgpack.Decoder(ToEngine)
-_from_engine = msgspec.msgpack.Decoder(FromEngine)
+_to_engine: msgspec.msgpack.Decoder[ToEngine] = msgspec.msgpack.Decoder(ToEngine)
+_from_engine: msgspec.msgpack.Decoder[FromEngine] = msgspec.msgpack.Decoder(FromEngine)
 
 
 def encode(message: ToEngine | FromEngine) -> bytes:

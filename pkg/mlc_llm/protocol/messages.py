@@ -40,6 +40,8 @@ class Abort(Struct, frozen=True, tag=True, array_like=True, gc=False):
     """Client -> engine, in the lane read before all else. Idempotent; legal in every phase."""
 
     request_id: str
+    after: int = 0
+    """Commands that the client had sent before it; `mlc_llm.ipc.channel` writes and obeys it."""
 
 
 class Query(Struct, frozen=True, tag=True, array_like=True, gc=False):
