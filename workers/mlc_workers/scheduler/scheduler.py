@@ -1,0 +1,129 @@
+"""Turns waiting and running requests into the next step, and its results into their next phase.
+
+Knows pages, rows, budgets and order. Knows nothing of tensors, text, clients or clocks: the same
+calls give the same plans.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from mlc_llm.compiler.abi import PAGE_SIZE
+from mlc_llm.errors import MLCError, Overloaded
+from mlc_workers.cache.kv import KVCache
+from mlc_workers.request import Choice, Phase, Request
+from mlc_workers.scheduler.decode import plan_decode
+from mlc_workers.scheduler.limits import Limits, length_limit, refusal
+from mlc_workers.scheduler.prefill import Admission, plan_chunk
+from mlc_workers.scheduler.state import State
+from mlc_workers.scheduler.step import Step, StepBuilder
+
+
+class Scheduler:
+    """`submit` and `drop` at any time; else `plan`, run, `settle`, `finish`, over and over."""
+
+    def __init__(self, limits: Limits, kv: KVCache) -> None:
+        self.limits = limits
+        self.state = State(limits, kv)
+        self._admission = Admission(self.state)
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self.state.running or self.state.waiting)
+
+    def submit(self, request: Request) -> MLCError | None:
+        """Queue a request, or say why it is refused. For a free row nobody waits."""
+        error = refusal(request, self.limits)
+        if error is not None:
+            return error
+        state = self.state
+        if len(state.waiting) >= self.limits.max_waiting + state.kv.table.num_free:
+            return Overloaded("too many requests are waiting; try again later")
+        for choice in request.choices:
+            choice.limit = length_limit(choice, self.limits)
+        state.waiting.append(request.choices[0])
+        return None
+
+    def plan(self) -> Step | None:
+        """The next step; None exactly when there is no work.
+
+        Oldest first. In hybrid mode decoding and prefill share the step: decoding takes its tokens
+        first, but the oldest of all always gets at least one. In chunked mode decoding pauses while
+        there are prompts to compute.
+        """
+        if not self.has_work:
+            return None
+        step = StepBuilder()
+        budget = self.limits.prefill_chunk_size
+        if self.limits.prefill_mode == "chunked":
+            self._collect(step, 0, budget)
+            if not step.spans:
+                self._collect(step, budget, 0)
+        else:
+            running = self.state.running
+            oldest = int(bool(running) and running[0].phase is Phase.PREFILL)
+            num_decode = min(self.state.num_decoding, budget - oldest)
+            self._collect(step, num_decode, budget - num_decode)
+        if not step.spans:
+            raise AssertionError("there is work, but nothing was planned")
+        return step.build()
+
+    def settle(self, step: Step, tokens: Iterable[int]) -> None:
+        """The step was run: `tokens[i]` was sampled for `step.sampled[i]`.
+
+        Choices that left meanwhile are passed over; what was sampled for them is ignored.
+        """
+        kv = self.state.kv
+        for choice, span in zip(step.choices, step.plan.spans, strict=True):
+            sequence = choice.sequence
+            if sequence is not None:
+                length = sequence.length = span.start + len(span.tokens)
+                if length - sequence.num_registered * PAGE_SIZE >= PAGE_SIZE:
+                    kv.commit(sequence, choice.tokens)
+        forks: list[Choice] = []
+        for choice, token in zip(step.sampled, tokens, strict=True):
+            if choice.phase is Phase.DECODE or self._begin(choice, forks):
+                choice.tokens.append(token)
+        self.state.waiting.extendleft(reversed(forks))
+
+    def finish(self, choice: Choice) -> None:
+        """The choice has ended; its pages and row are free."""
+        self.state.finish(choice)
+
+    def drop(self, request: Request) -> None:
+        """End every choice of the request, in whichever phase."""
+        for choice in request.choices:
+            self.state.finish(choice)
+
+    def audit(self) -> None:
+        """Prove that no page leaked and all books agree."""
+        self.state.audit()
+
+    def _collect(self, step: StepBuilder, num_decode: int, num_prefill: int) -> None:
+        """One pass over who runs, oldest first, then the queue; preemption cuts the list's end."""
+        step.num_decode = num_decode
+        step.num_prefill = num_prefill
+        state = self.state
+        running = state.running
+        i = 0
+        while i < len(running):
+            choice = running[i]
+            if choice.phase is Phase.DECODE:
+                plan_decode(state, step, choice)
+            else:
+                plan_chunk(state, step, choice)
+            i += 1
+        self._admission.admit(step)
+
+    def _begin(self, choice: Choice, forks: list[Choice]) -> bool:
+        """The first token after a computed prompt; False: the choice is gone."""
+        if choice.phase is Phase.PREFILL:
+            self.state.begin_decode(choice)
+            return True
+        if choice.phase is Phase.FINISHED:
+            return False
+        request = choice.request
+        prompt = request.choices[0].tokens[: request.num_prompt_tokens]
+        if not self.state.fork(choice, prompt):
+            forks.append(choice)
+        return True
