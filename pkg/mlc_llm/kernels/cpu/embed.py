@@ -1,0 +1,114 @@
+"""Rows by number: of the packed embedding table, which a tied head shares, and of activations."""
+
+from __future__ import annotations
+
+import tvm.script.ir_builder.tirx as T
+from tvm.ir import Expr
+from tvm.tirx import PrimFunc, Var
+
+from mlc_llm.compiler.abi import round_up
+from mlc_llm.kernels.cpu.level import Level
+from mlc_llm.kernels.cpu.vector import (
+    arg,
+    for_each_row,
+    iconst,
+    prim_func,
+    span,
+    splat,
+    symbol,
+    widen_half,
+)
+from mlc_llm.models.parameters import ROW_BLOCK
+from mlc_llm.quantization.scheme import GROUP_SIZE, WeightFormat
+
+
+def embed(level: Level, weights: WeightFormat, num_blocks: int, hidden: int) -> PrimFunc:
+    """(ids int32[n], the table's packed tensors, y f32[n, hidden]).
+
+    The table is `w` for f32 and f16, `w` and `s` for q4, shaped as in `models.parameters`. Ids are
+    not checked: the caller knows they are in the table.
+    """
+
+    def emit() -> None:
+        n = symbol("n")
+        ids = arg("ids", (n,), "int32")
+        columns = round_up(hidden, GROUP_SIZE)
+        if weights == "q4":
+            groups = columns // GROUP_SIZE
+            w = arg("w", (num_blocks, groups, 4, ROW_BLOCK), "int32")
+            s = arg("s", (num_blocks, groups, ROW_BLOCK), "float16")
+            y = arg("y", (n, hidden), "float32")
+            for_each_row(n, lambda r: _row_q4(level, ids[r], w, s, y, r, hidden))
+        else:
+            dtype = "float32" if weights == "f32" else "float16"
+            w = arg("w", (num_blocks, columns, ROW_BLOCK), dtype)
+            y = arg("y", (n, hidden), "float32")
+            for_each_row(n, lambda r: _row_float(level, ids[r], w, y, r, hidden))
+
+    return prim_func(emit)
+
+
+def take_rows(hidden: int) -> PrimFunc:
+    """(x f32[n, hidden], last int32[b], y f32[b, hidden]): y[i] = x[last[i]]."""
+
+    def emit() -> None:
+        n, b = symbol("n"), symbol("b")
+        x = arg("x", (n, hidden), "float32")
+        last = arg("last", (b,), "int32")
+        y = arg("y", (b, hidden), "float32")
+
+        def row(r: Expr) -> None:
+            source = T.bind(T.Cast("int64", last[r]))
+            with T.serial(hidden // 16) as i:
+                columns = span(i * 16, 16)
+                T.buffer_store(y, x[source, columns], [r, columns])
+            if rest := hidden % 16:
+                with T.serial(rest) as i:
+                    column = hidden - rest + i
+                    T.buffer_store(y, x[source, column], [r, column])
+
+        for_each_row(b, row)
+
+    return prim_func(emit)
+
+
+def _row_float(level: Level, token: Expr, w: Var, y: Var, row: Expr, hidden: int) -> None:
+    block, lane = _place(token)
+    with T.serial(hidden) as k:
+        value = w[block, k, lane]
+        if w.dtype == "float16":
+            value = widen_half(level, value, 1)
+        T.buffer_store(y, value, [row, k])
+
+
+def _row_q4(level: Level, token: Expr, w: Var, s: Var, y: Var, row: Expr, hidden: int) -> None:
+    """A word of a lane is 4 columns in its bytes' low halves and 4 more in the high halves."""
+    block, lane = _place(token)
+
+    def columns(group: Expr, j: int, shift: int) -> Expr:
+        nibbles = T.shift_right(
+            splat(w[block, group, j, lane], 4), T.ramp(T.int32(shift), T.int32(8), 4)
+        )
+        whole = T.bitwise_and(nibbles, iconst(15, 4)) - iconst(7, 4)
+        return T.Cast("float32x4", whole)
+
+    def write_group(group: Expr, target: Var, index: list[Expr], first: Expr) -> None:
+        scale = T.bind(splat(widen_half(level, s[block, group, lane], 1), 4))
+        for j in range(4):
+            for shift, offset in ((0, 0), (4, GROUP_SIZE // 2)):
+                at = [*index, span(first + (offset + 4 * j), 4)]
+                T.buffer_store(target, columns(group, j, shift) * scale, at)
+
+    with T.serial(T.int64(hidden // GROUP_SIZE)) as group:
+        write_group(group, y, [row], group * GROUP_SIZE)
+    if rest := hidden % GROUP_SIZE:
+        scratch = T.alloc_buffer((GROUP_SIZE,), "float32", scope="global")
+        write_group(T.int64(hidden // GROUP_SIZE), scratch, [], T.int64(0))
+        with T.serial(rest) as i:
+            T.buffer_store(y, scratch[i], [row, hidden - rest + i])
+
+
+def _place(token: Expr) -> tuple[Expr, Expr]:
+    """Block and lane of a row."""
+    wide = T.bind(T.Cast("int64", token))
+    return T.bind(T.floordiv(wide, ROW_BLOCK)), T.bind(T.floormod(wide, ROW_BLOCK))

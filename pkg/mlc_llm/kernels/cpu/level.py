@@ -1,0 +1,107 @@
+"""Which vector instructions the CPU has, and the compiler target that never asks for more.
+
+Knows instruction sets. Knows no kernel: those ask a `Level` for its traits.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from enum import Enum
+from pathlib import Path
+
+import tvm
+from msgspec import Struct
+
+from mlc_llm.errors import BadConfig
+
+LEVEL_VARIABLE = "MLC_CPU_LEVEL"
+CPUINFO = Path("/proc/cpuinfo")
+
+
+class Level(Enum):
+    """An instruction set the kernels are written for, best first."""
+
+    AVX512_VNNI = "avx512_vnni"
+    AVX_VNNI = "avx_vnni"
+    AVX2 = "avx2"
+    GENERIC = "generic"
+
+
+class Traits(Struct, frozen=True):
+    """What a kernel needs to know about a level."""
+
+    lanes: int
+    """float32 values of one register."""
+    tile_rows: int
+    """Token rows whose sums fit the registers together; divides 8."""
+    fma: bool
+    """A fused multiply-add instruction; without one LLVM calls libm."""
+    half: bool
+    """An instruction that widens float16; without one LLVM calls its runtime."""
+
+
+TRAITS = {
+    Level.AVX512_VNNI: Traits(lanes=16, tile_rows=8, fma=True, half=True),
+    Level.AVX_VNNI: Traits(lanes=8, tile_rows=4, fma=True, half=True),
+    Level.AVX2: Traits(lanes=8, tile_rows=4, fma=True, half=True),
+    Level.GENERIC: Traits(lanes=4, tile_rows=2, fma=False, half=False),
+}
+
+_V2 = frozenset({"cx16", "lahf_lm", "popcnt", "sse4_1", "sse4_2", "ssse3"})
+_V3 = _V2 | {"avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe"}
+_V4 = _V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
+
+REQUIRED_FLAGS = {
+    Level.AVX512_VNNI: _V4 | {"avx512_vnni"},
+    Level.AVX_VNNI: _V3 | {"avx_vnni"},
+    Level.AVX2: _V3,
+    Level.GENERIC: frozenset[str](),
+}
+"""Flags, as Linux spells them, that make a CPU able to run a level."""
+
+_TARGETS: dict[Level, dict[str, object]] = {
+    Level.AVX512_VNNI: {"kind": "llvm", "mcpu": "x86-64-v4", "mattr": ["+avx512vnni"]},
+    Level.AVX_VNNI: {"kind": "llvm", "mcpu": "x86-64-v3", "mattr": ["+avxvnni"]},
+    Level.AVX2: {"kind": "llvm", "mcpu": "x86-64-v3"},
+}
+
+
+def cpu_flags(cpuinfo: Path = CPUINFO) -> frozenset[str]:
+    """Flags of the first processor, which a hypervisor may have masked; empty where unknown."""
+    try:
+        lines = cpuinfo.read_text().splitlines()
+    except OSError:
+        return frozenset()
+    found = (line.partition(":")[2] for line in lines if line.startswith("flags"))
+    return frozenset(next(found, "").split())
+
+
+def detect(environ: Mapping[str, str] = os.environ, flags: frozenset[str] | None = None) -> Level:
+    """The best level this CPU runs, or the one that MLC_CPU_LEVEL forces.
+
+    Raises `BadConfig` when the forced level is unknown or the CPU lacks it.
+    """
+    have = cpu_flags() if flags is None else flags
+    able = [level for level in Level if have >= REQUIRED_FLAGS[level]]
+    forced = environ.get(LEVEL_VARIABLE)
+    if forced is None:
+        return able[0]
+    for level in able:
+        if level.value == forced.lower():
+            return level
+    names = ", ".join(level.value for level in able)
+    raise BadConfig(f"{LEVEL_VARIABLE}={forced} cannot be used on this CPU; use one of {names}")
+
+
+def target(level: Level) -> tvm.target.Target:
+    """The compiler target of `level`, by feature and not by CPU name: a name may promise features
+    that a hypervisor has masked."""
+    return tvm.target.Target(dict(_TARGETS.get(level) or _generic_target()))
+
+
+def _generic_target() -> dict[str, object]:
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return {"kind": "llvm"}
+    return {"kind": "llvm", "mcpu": "x86-64-v2" if cpu_flags() >= _V2 else "x86-64"}

@@ -1,0 +1,160 @@
+"""The loops around a packed matrix product, and what happens to its sums.
+
+Panels of row blocks are spread over threads. Inside a panel, tiles of token rows pass over the
+panel's weights, which stay in the core's caches meanwhile; the last, shorter tile has code of its
+own for every height, so one function serves decode (n = 1) and prefill (n = 512). The order of the
+sums of one output is the same in all of them.
+
+Knows loops and epilogues. Does not know how weights are stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import tvm.script.ir_builder.tirx as T
+from tvm.ir import Expr
+from tvm.tirx import Var
+
+from mlc_llm.kernels.cpu.level import TRAITS, Level
+from mlc_llm.kernels.cpu.vector import arg, get, put, registers, silu, span
+from mlc_llm.models.parameters import ROW_BLOCK
+
+Epilogue = Literal["store", "add", "silu_mul"]
+
+PANEL_BLOCKS = 4
+SMALL_PRODUCT = 1 << 20
+"""Multiply-adds below which a product stays on the calling thread."""
+
+Sums = list[list[list[Var]]]
+"""Vector variables [block][token row][part of the block]."""
+
+
+class Output(NamedTuple):
+    """Where the sums of a product go, and how."""
+
+    level: Level
+    epilogue: Epilogue
+    num_blocks: int
+    num_rows: int
+    y: Var
+    residual: Var | None
+
+    def write(self, row: Expr, block: Expr, sums: Sums) -> None:
+        """Finish the rows of a tile: row, row + 1, ... of blocks block, block + 1, ..."""
+        step = 2 if self.epilogue == "silu_mul" else 1
+        for b in range(0, len(sums), step):
+            for i in range(len(sums[b])):
+                if self.epilogue == "silu_mul":
+                    self._gate(row + i, T.floordiv(block + b, 2), sums[b][i], sums[b + 1][i])
+                else:
+                    self._block(row + i, block + b, sums[b][i])
+
+    def _gate(self, row: Expr, block: Expr, gate: list[Var], up: list[Var]) -> None:
+        lanes = TRAITS[self.level].lanes
+        for p in range(len(gate)):
+            value = silu(self.level, get(gate[p], lanes), lanes) * get(up[p], lanes)
+            T.buffer_store(self.y, value, [row, span(block * ROW_BLOCK + p * lanes, lanes)])
+
+    def _block(self, row: Expr, block: Expr, sums: list[Var]) -> None:
+        if self.num_rows % ROW_BLOCK == 0:
+            self._whole_block(row, block, sums)
+            return
+        with T.If(block < self.num_rows // ROW_BLOCK):
+            with T.Then():
+                self._whole_block(row, block, sums)
+            with T.Else():
+                self._last_block(row, sums)
+
+    def _whole_block(self, row: Expr, block: Expr, sums: list[Var]) -> None:
+        lanes = TRAITS[self.level].lanes
+        for p, part in enumerate(sums):
+            columns = span(block * ROW_BLOCK + p * lanes, lanes)
+            value = get(part, lanes)
+            if self.residual is not None:
+                value = self.residual[row, columns] + value
+            T.buffer_store(self.y, value, [row, columns])
+
+    def _last_block(self, row: Expr, sums: list[Var]) -> None:
+        """The rows of a block that exist, through memory: `sums` itself must stay in registers."""
+        lanes = TRAITS[self.level].lanes
+        scratch = T.alloc_buffer((ROW_BLOCK,), "float32", scope="global")
+        for p, part in enumerate(sums):
+            T.buffer_store(scratch, get(part, lanes), [span(p * lanes, lanes)])
+        first = self.num_rows // ROW_BLOCK * ROW_BLOCK
+        with T.serial(self.num_rows % ROW_BLOCK) as r:
+            value = scratch[r]
+            if self.residual is not None:
+                value = self.residual[row, first + r] + value
+            T.buffer_store(self.y, value, [row, first + r])
+
+
+def output_args(level: Level, epilogue: Epilogue, num_blocks: int, num_rows: int, n: Var) -> Output:
+    """Append the residual, when the epilogue has one, and the output to the parameters."""
+    width = num_blocks * ROW_BLOCK // 2 if epilogue == "silu_mul" else num_rows
+    residual = arg("residual", (n, width), "float32") if epilogue == "add" else None
+    return Output(level, epilogue, num_blocks, num_rows, arg("y", (n, width), "float32"), residual)
+
+
+def new_sums(level: Level, blocks: int, rows: int) -> Sums:
+    """Zeroed sums of a tile."""
+    lanes = TRAITS[level].lanes
+    sums = [
+        [[registers(lanes) for _ in range(ROW_BLOCK // lanes)] for _ in range(rows)]
+        for _ in range(blocks)
+    ]
+    for block in sums:
+        for parts in block:
+            for part in parts:
+                put(part, T.broadcast(T.float32(0), lanes), lanes)
+    return sums
+
+
+def for_each_tile(
+    level: Level,
+    n: Var,
+    num_blocks: int,
+    work: int,
+    blocks_of: Callable[[int], int],
+    tile: Callable[[Expr, Expr, int, int], None],
+) -> None:
+    """Cover all token rows and blocks by `tile(row, block, rows, blocks)`.
+
+    `work` is multiply-adds of one token row, `blocks_of(rows)` how many blocks a tile of that
+    height takes at once. A tile that would reach past the last block moves back and computes some
+    blocks again, to the same bits.
+    """
+    tile_rows = TRAITS[level].tile_rows
+
+    def pass_over(row: Expr, first: Expr, rows: int) -> None:
+        blocks = min(blocks_of(rows), num_blocks)
+        steps = -(-min(PANEL_BLOCKS, num_blocks) // blocks)
+        with T.serial(T.int64(steps)) as step:
+            wanted = first + step * blocks
+            if num_blocks % PANEL_BLOCKS or PANEL_BLOCKS % blocks:
+                wanted = T.min(wanted, T.int64(num_blocks - blocks))
+            tile(row, T.bind(wanted), rows, blocks)
+
+    def panel(index: Expr) -> None:
+        first = T.bind(index * PANEL_BLOCKS)
+        with T.serial(T.floordiv(n, tile_rows)) as t:
+            pass_over(t * tile_rows, first, tile_rows)
+        rest = T.bind(T.floormod(n, tile_rows))
+        for rows in range(1, tile_rows):
+            with T.If(rest == rows), T.Then():
+                pass_over(n - rows, first, rows)
+
+    panels = T.int64(-(-num_blocks // PANEL_BLOCKS))
+
+    if num_blocks <= PANEL_BLOCKS:
+        panel(T.int64(0))
+    elif work >= SMALL_PRODUCT:
+        with T.parallel(panels) as index:
+            panel(index)
+    else:
+        with T.If(n * work < SMALL_PRODUCT):
+            with T.Then(), T.serial(panels) as index:
+                panel(index)
+            with T.Else(), T.parallel(panels) as index:
+                panel(index)

@@ -1,0 +1,112 @@
+"""RMS normalisation, alone and fused with the quantization of its result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import tvm.script.ir_builder.tirx as T
+from tvm.ir import Expr
+from tvm.tirx import PrimFunc, Var
+
+from mlc_llm.kernels.cpu.level import Level
+from mlc_llm.kernels.cpu.quantize import Quantized, for_each_group
+from mlc_llm.kernels.cpu.vector import (
+    arg,
+    const,
+    fma,
+    for_each_row,
+    get,
+    intrinsic,
+    prim_func,
+    put,
+    registers,
+    span,
+    splat,
+    symbol,
+)
+from mlc_llm.quantization.scheme import GROUP_SIZE
+
+
+def rms_norm(level: Level, hidden: int, cols_padded: int, eps: float) -> PrimFunc:
+    """(x f32[n, hidden], weight f32[hidden], y f32[n, cols_padded]).
+
+    cols_padded is `hidden` rounded up to 32; the columns past `hidden` become zero.
+    """
+    if cols_padded != -(-hidden // GROUP_SIZE) * GROUP_SIZE:
+        raise ValueError(f"cols_padded must be {hidden} rounded up to {GROUP_SIZE}")
+
+    def emit() -> None:
+        n = symbol("n")
+        x = arg("x", (n, hidden), "float32")
+        weight = arg("weight", (hidden,), "float32")
+        y = arg("y", (n, cols_padded), "float32")
+
+        def row(r: Expr) -> None:
+            def write(group: Expr, low: Expr, high: Expr) -> None:
+                T.buffer_store(y, low, [r, span(group * GROUP_SIZE, 16)])
+                T.buffer_store(y, high, [r, span(group * GROUP_SIZE + 16, 16)])
+
+            _normalise(level, x, weight, r, hidden, eps, write)
+
+        for_each_row(n, row)
+
+    return prim_func(emit)
+
+
+def rms_norm_quantize(level: Level, hidden: int, eps: float) -> PrimFunc:
+    """(x f32[n, hidden], weight f32[hidden], xq, xs, xc): bitwise `quantize` of `rms_norm`."""
+
+    def emit() -> None:
+        n = symbol("n")
+        x = arg("x", (n, hidden), "float32")
+        weight = arg("weight", (hidden,), "float32")
+        out = Quantized(-(-hidden // GROUP_SIZE))
+
+        def row(r: Expr) -> None:
+            _normalise(
+                level, x, weight, r, hidden, eps, lambda g, low, high: out.write(r, g, low, high)
+            )
+
+        for_each_row(n, row)
+
+    return prim_func(emit)
+
+
+def _normalise(
+    level: Level,
+    x: Var,
+    weight: Var,
+    row: Expr,
+    hidden: int,
+    eps: float,
+    emit: Callable[[Expr, Expr, Expr], None],
+) -> None:
+    """Run `emit(group, low, high)` over x / rms(x) * weight of one row."""
+    factor = T.bind(_inverse_rms(level, x, row, hidden, eps))
+    for_each_group(
+        hidden,
+        lambda first: x[row, span(first, 16)] * splat(factor, 16) * weight[span(first, 16)],
+        lambda column: x[row, column] * factor * weight[column],
+        emit,
+    )
+
+
+def _inverse_rms(level: Level, x: Var, row: Expr, hidden: int, eps: float) -> Expr:
+    """1 / sqrt(mean(x^2) + eps), from two vectors of partial sums."""
+    partial = [registers(16), registers(16)]
+    for sums in partial:
+        put(sums, const(0.0, 16), 16)
+
+    def add_squares(_: Expr, low: Expr, high: Expr) -> None:
+        for sums, half in zip(partial, (low, high), strict=True):
+            value = T.bind(half)
+            put(sums, fma(level, value, value, get(sums, 16), 16), 16)
+
+    for_each_group(hidden, lambda c: x[row, span(c, 16)], lambda c: x[row, c], add_squares)
+    total = intrinsic(
+        "float32",
+        "llvm.vector.reduce.fadd",
+        T.float32(0),
+        get(partial[0], 16) + get(partial[1], 16),
+    )
+    return T.float32(1) / T.sqrt(total * T.float32(1.0 / hidden) + T.float32(eps))

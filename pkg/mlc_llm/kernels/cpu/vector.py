@@ -1,0 +1,155 @@
+"""Fragments of vector code that the kernels are put together from.
+
+A fragment is a Python function that, while a `prim_func` is being built, returns an expression or
+appends statements. Python loops unroll, `T.serial` loops stay loops, `T.bind` names a value that
+lives in a register. Every fragment computes one lane the same way whatever surrounds it: this is
+what makes a row's result independent of its batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import tvm.script.ir_builder.tirx as T
+from tvm.ir import Expr
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx import PrimFunc, Var
+
+from mlc_llm.kernels.cpu.level import TRAITS, Level
+
+MIN_PARALLEL_ROWS = 16
+"""Row-wise kernels with fewer rows run on the calling thread: a launch costs as much as some rows."""
+
+
+def prim_func(emit: Callable[[], None]) -> PrimFunc:
+    """The function whose parameters and body `emit` appends."""
+    with IRBuilder() as builder, T.prim_func(s_tir=True):
+        T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
+        emit()
+    return builder.get()
+
+
+def symbol(name: str) -> Var:
+    """A size known only when the kernel is called."""
+    return Var(name, "int64")
+
+
+def arg(name: str, shape: tuple[object, ...], dtype: str) -> Var:
+    """The next parameter: a compact row-major tensor whose data starts at a multiple of 64 bytes."""
+    return T.match_buffer(T.arg(name, T.handle()), shape, dtype)
+
+
+def registers(lanes: int, dtype: str = "float32") -> Var:
+    """A vector variable. Each is its own small array, which LLVM promotes to a register."""
+    return T.alloc_buffer((lanes,), dtype, scope="global")
+
+
+def span(base: Expr | int, lanes: int) -> Expr:
+    """Index of `lanes` neighbours."""
+    return T.ramp(base, 1, lanes)
+
+
+def splat(value: Expr, lanes: int) -> Expr:
+    """All lanes equal."""
+    return T.broadcast(value, lanes)
+
+
+def const(value: float, lanes: int) -> Expr:
+    """A float32 constant in all lanes."""
+    return T.broadcast(T.float32(value), lanes)
+
+
+def iconst(value: int, lanes: int) -> Expr:
+    """An int32 constant in all lanes."""
+    return T.broadcast(T.int32(value), lanes)
+
+
+def get(variable: Var, lanes: int) -> Expr:
+    """The value of a vector variable."""
+    return variable[span(0, lanes)]
+
+
+def put(variable: Var, value: Expr, lanes: int) -> None:
+    """Assign a vector variable."""
+    T.buffer_store(variable, value, [span(0, lanes)])
+
+
+def intrinsic(dtype: str, name: str, *args: Expr) -> Expr:
+    """A pure LLVM intrinsic."""
+    return T.call_llvm_pure_intrin(dtype, name, *args)
+
+
+def fma(level: Level, a: Expr, b: Expr, c: Expr, lanes: int) -> Expr:
+    """a * b + c, rounded once where the level has the instruction and twice everywhere elsewhere."""
+    if TRAITS[level].fma:
+        return intrinsic(f"float32x{lanes}", "llvm.fma", a, b, c)
+    return a * b + c
+
+
+def widen_half(level: Level, half: Expr, lanes: int) -> Expr:
+    """float16 to float32, exact. Without an instruction: shift the bits and fix the exponent by a
+    multiplication, which is exact for subnormals too. Infinities are not kept: weights are finite."""
+    suffix = "" if lanes == 1 else f"x{lanes}"
+    if TRAITS[level].half:
+        return T.Cast(f"float32{suffix}", half)
+
+    def constant(value: Expr) -> Expr:
+        return value if lanes == 1 else T.broadcast(value, lanes)
+
+    bits = T.bind(T.Cast(f"int32{suffix}", T.reinterpret(f"int16{suffix}", half)))
+    magnitude = T.shift_left(bits & constant(T.int32(0x7FFF)), constant(T.int32(13)))
+    value = T.reinterpret(f"float32{suffix}", magnitude) * constant(T.float32(2.0**112))
+    sign = bits & constant(T.int32(-0x80000000))
+    return T.reinterpret(f"float32{suffix}", T.reinterpret(f"int32{suffix}", value) | sign)
+
+
+def prefetch(buffer: Var, *index: Expr | int) -> None:
+    """Ask for the cache line of an element, which may lie past the end of the buffer."""
+    T.evaluate(
+        T.call_llvm_intrin(
+            "void",
+            "llvm.prefetch",
+            T.address_of(buffer[index]),
+            T.int32(0),
+            T.int32(3),
+            T.int32(1),
+        )
+    )
+
+
+_LOG2_E = 1.4426950408889634
+_LN2_HIGH = 0.693359375
+_LN2_LOW = -2.12194440054690582e-4
+_EXP = (1.0 / 5040, 1.0 / 720, 1.0 / 120, 1.0 / 24, 1.0 / 6, 0.5, 1.0, 1.0)
+
+
+def exp(level: Level, x: Expr, lanes: int) -> Expr:
+    """e^x to about 2 units in the last place, x clamped to [-87, 88].
+
+    x = r ln 2 + f with r whole and |f| <= ln 2 / 2; e^f by its Taylor series, 2^r by its exponent
+    bits. `T.exp` on a vector would call libm once a lane.
+    """
+    x = T.bind(T.max(T.min(x, const(88.0, lanes)), const(-87.0, lanes)))
+    whole = T.bind(intrinsic(f"float32x{lanes}", "llvm.rint", x * const(_LOG2_E, lanes)))
+    f = fma(level, whole, const(-_LN2_HIGH, lanes), x, lanes)
+    f = T.bind(fma(level, whole, const(-_LN2_LOW, lanes), f, lanes))
+    series = const(_EXP[0], lanes)
+    for coefficient in _EXP[1:]:
+        series = T.bind(fma(level, series, f, const(coefficient, lanes), lanes))
+    exponent = T.Cast(f"int32x{lanes}", whole) + iconst(127, lanes)
+    scale = T.reinterpret(f"float32x{lanes}", T.shift_left(exponent, iconst(23, lanes)))
+    return series * scale
+
+
+def silu(level: Level, x: Expr, lanes: int) -> Expr:
+    """x / (1 + e^-x)."""
+    return x / (const(1.0, lanes) + exp(level, const(0.0, lanes) - x, lanes))
+
+
+def for_each_row(rows: Expr, emit: Callable[[Expr], None]) -> None:
+    """Run `emit(row)` for all rows, in parallel when there are enough of them."""
+    with T.If(rows < T.int64(MIN_PARALLEL_ROWS)):
+        with T.Then(), T.serial(rows) as row:
+            emit(row)
+        with T.Else(), T.parallel(rows) as row:
+            emit(row)

@@ -1,0 +1,44 @@
+"""Compile one kernel and call it on NumPy arrays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import tvm
+from numpy.typing import NDArray
+
+from mlc_llm.kernels.cpu.level import REQUIRED_FLAGS, Level, cpu_flags, target
+
+Array = NDArray[Any]
+
+LEVELS = [
+    pytest.param(
+        level,
+        marks=pytest.mark.skipif(
+            not cpu_flags() >= REQUIRED_FLAGS[level], reason=f"this CPU has no {level.value}"
+        ),
+        id=level.value,
+    )
+    for level in Level
+]
+
+
+class Kernel:
+    """A compiled kernel; arguments are copied to aligned memory."""
+
+    def __init__(self, level: Level, function: tvm.tirx.PrimFunc) -> None:
+        module = tvm.IRModule({"kernel": function.with_attr("global_symbol", "kernel")})
+        self._run = tvm.compile(module, target=target(level))["kernel"]
+
+    def __call__(self, *inputs: Array, outputs: list[Array]) -> list[Array]:
+        """Run on `inputs` and on copies of `outputs`, which come back."""
+        tensors = [tvm.runtime.tensor(np.ascontiguousarray(a)) for a in (*inputs, *outputs)]
+        self._run(*tensors)
+        return [t.numpy() for t in tensors[len(inputs) :]]
+
+
+def filled(*shape: int, dtype: str = "float32") -> Array:
+    """An output whose unwritten elements show: NaN, or a strange number."""
+    return np.full(shape, np.nan if dtype.startswith("float") else 0x5A5A5A5A, dtype)
