@@ -21,12 +21,18 @@ class TextStream:
 
     __slots__ = ("_broken", "_busy", "_bytes", "_open", "_stops", "_strip", "_table", "_texts")
 
-    def __init__(self, table: TokenTable, stop_strs: tuple[str, ...] = ()) -> None:
-        """`stop_strs` are not empty strings."""
+    def __init__(
+        self, table: TokenTable, stop_strs: tuple[str, ...] = (), *, continues: bool = False
+    ) -> None:
+        """`stop_strs` are not empty strings.
+
+        `continues`: the text goes on from a text that is there already, a prompt. The space that
+        some tokenizers drop at the start of a text is then kept, so that prompt + text is right.
+        """
         self._table = table
         self._texts = table.texts
         self._stops = StopStrings(stop_strs) if stop_strs else None
-        self._strip = table.rules.strip_count
+        self._strip = 0 if continues else table.rules.strip_count
         self._bytes = b""
         self._broken = False
         self._open = False
@@ -96,12 +102,12 @@ class TextStream:
             self._bytes, self._broken, self._open = b"", False, False
             return marks + token
         data = self._bytes + token
-        try:
-            text, consumed = ("", 0) if self._broken else utf_8_decode(data, "strict", False)
-        except UnicodeDecodeError:
-            self._broken = True
-        if self._broken:
-            text, consumed = REPLACEMENT * len(data), len(data)
+        text, consumed = REPLACEMENT * len(data), len(data)
+        if not self._broken:
+            try:
+                text, consumed = utf_8_decode(data, "strict", False)
+            except UnicodeDecodeError:
+                self._broken = True
         self._bytes = data[consumed:]
         self._open = self._broken or bool(self._bytes)
         return text

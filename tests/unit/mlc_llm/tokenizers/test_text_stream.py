@@ -140,6 +140,12 @@ def test_the_leading_space_of_the_whole_text_is_dropped_once(byte_fallback: Both
     assert byte_fallback.pieces([spaces, SPACE]) == [" ", " ", ""]
 
 
+def test_a_text_that_continues_a_prompt_keeps_its_leading_space(byte_fallback: Both) -> None:
+    hello = 3 + 256 + WORDS.index(" Hello")
+    assert TextStream(byte_fallback.table).feed(hello) == ("Hello", False)
+    assert TextStream(byte_fallback.table, continues=True).feed(hello) == (" Hello", False)
+
+
 def test_an_unfinished_character_is_marked_at_the_end(byte_level: Both) -> None:
     assert byte_level.pieces([0xF0, 0x9F, 0xA6]) == ["", "", "", "\ufffd"]
 

@@ -1,0 +1,26 @@
+"""Which template a model is chatted with. In this order:
+
+1. an MLC folder's `conv_template`: its stop strings and token ids belong to it
+2. the model's own Jinja template (`chat_template`)
+3. one line per message, for base models (`plain`)
+"""
+
+from __future__ import annotations
+
+from mlc_llm.conversation_template.jinja import JinjaTemplate
+from mlc_llm.conversation_template.mlc import MlcTemplate
+from mlc_llm.conversation_template.plain import PlainTemplate
+from mlc_llm.conversation_template.prompt import ChatTemplate
+from mlc_llm.models.folder import ModelFolder
+
+
+def choose_template(folder: ModelFolder, bos_token_id: int | None) -> ChatTemplate:
+    """The folder's template. `bos_token_id` begins prompts of models that have none.
+
+    Raises BadModel when the template that comes first cannot be used.
+    """
+    if folder.conv_template is not None:
+        return MlcTemplate(folder.conv_template)
+    if folder.chat_template is not None:
+        return JinjaTemplate(folder.chat_template, folder.tokenizer_config)
+    return PlainTemplate(bos_token_id)

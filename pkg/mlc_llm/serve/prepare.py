@@ -1,0 +1,222 @@
+"""From a request to what the engine is asked: checked, rendered, tokenized, defaults filled in.
+
+Everything that can be wrong with a request is found here, before it costs the engine anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from msgspec import Struct
+
+from mlc_llm.conversation_template.choose import choose_template
+from mlc_llm.conversation_template.prompt import ChatTemplate, Turn
+from mlc_llm.errors import BadModel, BadRequest, ModelNotFound, PromptTooLong
+from mlc_llm.models.folder import ModelFolder, open_folder
+from mlc_llm.protocol.generation import GenerationConfig
+from mlc_llm.protocol.messages import Ready, Submit
+from mlc_llm.protocol.requests import ChatCompletionRequest, CompletionRequest
+from mlc_llm.serve.answer import Answer
+from mlc_llm.serve.turns import turns_of
+from mlc_llm.serve.validate import check_chat, check_completion, check_token, generation_config
+from mlc_llm.tokenizers.tokenizer import Tokenizer, check_text
+
+MAX_PROMPTS = 1024
+MAX_TOTAL_CHOICES = 2048
+"""Prompts times n."""
+
+
+class ServedModel(Struct, frozen=True):
+    """The text side of a model: all that is needed to turn requests into token ids."""
+
+    name: str
+    """What users call it."""
+    folder: ModelFolder
+    tokenizer: Tokenizer
+    template: ChatTemplate
+
+    @classmethod
+    def load(cls, path: Path, name: str) -> ServedModel:
+        """Open the model folder at `path`. Raises BadModel."""
+        folder = open_folder(path)
+        tokenizer = Tokenizer.load(path, folder.tokenizer_config, folder.bos_token_id)
+        template = choose_template(folder, tokenizer.bos_token_id)
+        outside = [i for i in template.stop_token_ids if i >= folder.architecture.vocab_size]
+        if outside:
+            raise BadModel(f"{path}: conv_template stops at tokens {outside}, which do not exist.")
+        return cls(name, folder, tokenizer, template)
+
+    def check_name(self, model: str | None) -> None:
+        """Accept the served name, its last part, or no name at all. Raises ModelNotFound."""
+        if model is None or model.rstrip("/") in (self.name.rstrip("/"), Path(self.name).name):
+            return
+        reason = f"The model `{model[:200]}` is not served here; this server has `{self.name}`."
+        raise ModelNotFound(reason, param="model")
+
+
+class Prepared(Struct, frozen=True):
+    """A request that has passed every check."""
+
+    request_id: str
+    submits: tuple[Submit, ...]
+    """One per prompt, in the order of the prompts."""
+    answer: Answer
+    """What the answer needs to know of the request: its names, n, echo, what to report."""
+    stream: bool
+    prompt_token_counts: tuple[int, ...]
+
+
+async def prepare_chat(
+    request: ChatCompletionRequest,
+    model: ServedModel,
+    ready: Ready,
+    request_id: str,
+    *,
+    with_extra: bool = False,
+) -> Prepared:
+    """Raises BadRequest, ModelNotFound or PromptTooLong; changes nothing."""
+    model.check_name(request.model)
+    check_chat(request)
+    generation = _generation(request, model, ready)
+    turns = turns_of(request.messages, ready.max_single_sequence_length)
+    # a template may take its time, whatever the length of the messages
+    ids = await asyncio.to_thread(_chat_ids, model, turns, ready.max_single_sequence_length)
+    _check_fit(ids, ready, "messages")
+    return _prepared(request, model, request_id, generation, [ids], (), with_extra=with_extra)
+
+
+async def prepare_completion(
+    request: CompletionRequest,
+    model: ServedModel,
+    ready: Ready,
+    request_id: str,
+    *,
+    with_extra: bool = False,
+) -> Prepared:
+    """Raises BadRequest, ModelNotFound or PromptTooLong; changes nothing."""
+    model.check_name(request.model)
+    check_completion(request)
+    generation = _generation(request, model, ready)
+    prompts = _prompts(request)
+    if len(prompts) * generation.n > MAX_TOTAL_CHOICES:
+        reason = f"`n` times the number of prompts must be at most {MAX_TOTAL_CHOICES}."
+        raise BadRequest(reason, param="n")
+    all_ids = [await _prompt_ids(prompt, model, ready) for prompt in prompts]
+    echo: tuple[str, ...] = ()
+    if request.echo:
+        echo = tuple(
+            prompt if isinstance(prompt, str) else model.tokenizer.decode(prompt)
+            for prompt in prompts
+        )
+    return _prepared(request, model, request_id, generation, all_ids, echo, with_extra=with_extra)
+
+
+def _generation(
+    request: ChatCompletionRequest | CompletionRequest, model: ServedModel, ready: Ready
+) -> GenerationConfig:
+    """Both kinds of request end at the model's end tokens, chats at its template's strings too."""
+    return generation_config(
+        request,
+        model.folder.defaults,
+        ready,
+        stop_strs=model.template.stop_strs if isinstance(request, ChatCompletionRequest) else (),
+        stop_token_ids=(*model.folder.eos_token_ids, *model.template.stop_token_ids),
+        special_tokens=model.tokenizer.special_tokens,
+    )
+
+
+def _chat_ids(model: ServedModel, turns: Sequence[Turn], max_tokens: int) -> list[int]:
+    ids: list[int] = []
+    for piece in model.template.render(turns):
+        if isinstance(piece, int):
+            ids.append(piece)
+        else:
+            check_text(piece, max_tokens, "messages")
+            ids += model.tokenizer.encode(piece)
+    return ids
+
+
+def _prompts(request: CompletionRequest) -> list[str | list[int]]:
+    """The prompts of any of the four forms, one by one."""
+    prompt = request.prompt
+    if isinstance(prompt, str):
+        return [prompt]
+    if prompt and all(isinstance(item, int) for item in prompt):
+        return [prompt]  # type: ignore[list-item]
+    texts = all(isinstance(item, str) for item in prompt)
+    if not prompt or not (texts or all(isinstance(item, list) for item in prompt)):
+        reason = "`prompt` must be a text, a list of texts, or one or several lists of token ids."
+        raise BadRequest(reason, param="prompt")
+    if len(prompt) > MAX_PROMPTS:
+        raise BadRequest(f"`prompt` must be at most {MAX_PROMPTS} prompts.", param="prompt")
+    return prompt  # type: ignore[return-value]
+
+
+async def _prompt_ids(prompt: str | list[int], model: ServedModel, ready: Ready) -> list[int]:
+    if not prompt:
+        raise BadRequest("`prompt` must not be empty.", param="prompt")
+    if isinstance(prompt, str):
+        check_text(prompt, ready.max_single_sequence_length, "prompt")
+        begin = model.tokenizer.bos_token_id
+        ids = await model.tokenizer.encode_off_loop(prompt)
+        if begin is not None and ids[:1] != [begin]:
+            ids = [begin, *ids]
+    else:
+        ids = prompt
+        check_token(min(ids), ready, "prompt")
+        check_token(max(ids), ready, "prompt")
+    _check_fit(ids, ready, "prompt")
+    return ids
+
+
+def _check_fit(ids: Sequence[int], ready: Ready, param: str) -> None:
+    """There must be something to read, and room for one token more."""
+    most = ready.max_single_sequence_length - 1
+    if len(ids) > most:
+        raise PromptTooLong(
+            f"The prompt has {len(ids)} tokens, and at most {most} fit into the context; "
+            "shorten it.",
+            param=param,
+        )
+    if not ids:
+        raise BadRequest("The prompt has no tokens; send some text.", param=param)
+    if max(ids) >= ready.vocab_size:  # the tokenizer may know more tokens than the model
+        check_token(max(ids), ready, param)
+
+
+def _prepared(
+    request: ChatCompletionRequest | CompletionRequest,
+    model: ServedModel,
+    request_id: str,
+    generation: GenerationConfig,
+    all_ids: Sequence[Sequence[int]],
+    echo: tuple[str, ...],
+    *,
+    with_extra: bool,
+) -> Prepared:
+    names = tuple(f"{request_id}-{index}" for index in range(len(all_ids)))
+    if len(all_ids) == 1:
+        names = (request_id,)
+    now = time.time()
+    options = request.stream_options
+    answer = Answer(
+        id=request_id,
+        model=request.model or model.name,
+        created=int(now),
+        request_ids=names,
+        n=generation.n,
+        echo=echo,
+        logprobs=generation.logprobs,
+        include_usage=bool(options and options.include_usage),
+        with_extra=with_extra,
+    )
+    submits = tuple(
+        Submit(name, struct.pack(f"<{len(ids)}i", *ids), generation, now)
+        for name, ids in zip(names, all_ids, strict=True)
+    )
+    counts = tuple(len(ids) for ids in all_ids)
+    return Prepared(request_id, submits, answer, bool(request.stream), counts)

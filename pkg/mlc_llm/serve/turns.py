@@ -1,0 +1,66 @@
+"""The messages of a request as the turns that a template renders: roles checked, parts joined."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from mlc_llm.conversation_template.prompt import Turn, TurnCall
+from mlc_llm.errors import BadRequest
+from mlc_llm.protocol.requests import ChatMessage, ContentPart, ToolCall
+from mlc_llm.tokenizers.tokenizer import check_text
+
+ROLES = ("system", "developer", "user", "assistant", "tool")
+
+
+def turns_of(messages: list[ChatMessage], max_tokens: int) -> list[Turn]:
+    """All messages as turns.
+
+    Raises BadRequest naming the field for roles and parts that are not known, PromptTooLong for
+    texts that cannot fit into `max_tokens`.
+    """
+    turns = [_turn(message, f"messages.{index}") for index, message in enumerate(messages)]
+    check_text("".join(turn.content or "" for turn in turns), max_tokens, "messages")
+    return turns
+
+
+def _turn(message: ChatMessage, path: str) -> Turn:
+    if message.role not in ROLES:
+        reason = f"`{path}.role` must be one of {', '.join(ROLES)}."
+        raise BadRequest(reason, param=f"{path}.role")
+    content = message.content
+    if isinstance(content, list):
+        content = "".join(
+            _part(part, f"{path}.content.{index}") for index, part in enumerate(content)
+        )
+    if content is None and message.role != "assistant":
+        reason = f"`{path}.content` is required for the role {message.role}."
+        raise BadRequest(reason, param=f"{path}.content")
+    return Turn(
+        role=message.role,
+        content=content,
+        name=message.name,
+        tool_calls=tuple(_call(call) for call in message.tool_calls or ()),
+        tool_call_id=message.tool_call_id,
+    )
+
+
+def _part(part: ContentPart, path: str) -> str:
+    if part.type != "text":
+        reason = f'`{path}` is of type "{part.type}"; this model reads text parts only.'
+        raise BadRequest(reason, param=path)
+    if part.text is None:
+        raise BadRequest(f"`{path}.text` is required.", param=f"{path}.text")
+    return part.text
+
+
+def _call(call: ToolCall) -> TurnCall:
+    """Templates print arguments as JSON themselves, so they get the object where there is one."""
+    arguments: Any = call.function.arguments
+    if isinstance(arguments, str):
+        try:
+            arguments = msgspec.json.decode(arguments)
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            arguments = call.function.arguments
+    return TurnCall(call.function.name, arguments, call.id)

@@ -1,0 +1,274 @@
+"""What a request may ask for, and the complete `GenerationConfig` of one that passes.
+
+Pure. Ranges are OpenAI's, widened where MLC LLM's clients send more. What this version cannot do is
+refused by name, never ignored, unless ignoring it changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, TypeVar
+
+from mlc_llm.errors import BadRequest
+from mlc_llm.models.folder import GenerationDefaults
+from mlc_llm.protocol.generation import GenerationConfig
+from mlc_llm.protocol.messages import Ready
+from mlc_llm.protocol.requests import (
+    ChatCompletionRequest,
+    CompletionRequest,
+    GenerationFields,
+)
+
+MAX_CHOICES = 128
+MAX_LOGIT_BIAS = 1024
+MAX_TOP_LOGPROBS = 20
+MAX_STOP_STRINGS = 16
+MAX_STOP_CHARACTERS = 1000
+MAX_STOP_TOKENS = 128
+MAX_INTEGER = (1 << 63) - 1
+
+Value = TypeVar("Value")
+
+
+class Range(NamedTuple):
+    """Numbers from `low` to `high`, without `low` itself when `above`."""
+
+    low: float
+    high: float
+    above: bool = False
+
+    def __contains__(self, value: object) -> bool:
+        if not isinstance(value, int | float):
+            return False
+        return self.low <= value <= self.high and not (self.above and value == self.low)
+
+    def __str__(self) -> str:
+        low = f"above {self.low:g}" if self.above else f"at least {self.low:g}"
+        return low if self.high >= MAX_INTEGER else f"{low} and at most {self.high:g}"
+
+
+RANGES = {
+    "temperature": Range(0, 2),
+    "top_p": Range(0, 1, above=True),
+    "min_p": Range(0, 1),
+    "frequency_penalty": Range(-2, 2),
+    "presence_penalty": Range(-2, 2),
+    "repetition_penalty": Range(0, 100, above=True),
+    "top_k": Range(-1, MAX_INTEGER),
+    "n": Range(1, MAX_CHOICES),
+    "min_tokens": Range(0, MAX_INTEGER),
+    "top_logprobs": Range(0, MAX_TOP_LOGPROBS),
+}
+"""Fields whose value must lie in a range whenever it is given."""
+
+
+def check_chat(request: ChatCompletionRequest) -> None:
+    """What only chat requests have. Raises BadRequest."""
+    if not request.messages:
+        raise BadRequest("`messages` must hold at least one message.", param="messages")
+    if request.tool_choice == "none":
+        return
+    if request.tools:
+        raise _unsupported("tools")
+    if request.tool_choice not in (None, "auto"):
+        raise _unsupported("tool_choice")
+
+
+def check_completion(request: CompletionRequest) -> None:
+    """What only completion requests have. Raises BadRequest."""
+    if request.best_of not in (None, 1, request.n):
+        raise BadRequest("`best_of` must be 1 or equal to `n`.", param="best_of")
+    if request.suffix:
+        raise _unsupported("suffix")
+
+
+def generation_config(
+    request: ChatCompletionRequest | CompletionRequest,
+    defaults: GenerationDefaults,
+    ready: Ready,
+    *,
+    stop_strs: Sequence[str] = (),
+    stop_token_ids: Sequence[int] = (),
+    special_tokens: Mapping[str, int] | None = None,
+) -> GenerationConfig:
+    """Check every field of the request and fill in the ones that are not given.
+
+    `stop_strs` and `stop_token_ids` are the model's own; `ignore_eos` leaves them out. `ready` has
+    the limits of the engine. A stop string that names one of the `special_tokens` stops at that
+    token, which shows as no text. Raises BadRequest naming the first field at fault.
+    """
+    _check_ranges(request)
+    _check_seed(request)
+    _check_streaming(request)
+    _check_response_format(request)
+    ignore_eos = _ignores_eos(request)
+    own_stops = () if ignore_eos else tuple(stop_strs)
+    own_ends = () if ignore_eos else tuple(stop_token_ids)
+    max_tokens = _max_tokens(request, defaults, ready)
+    stops = _stop_strings(request)
+    named = [special_tokens[stop] for stop in stops if special_tokens and stop in special_tokens]
+    wanted = _logprobs(request)
+    return GenerationConfig(
+        max_tokens=max_tokens,
+        n=_choices(request, ready),
+        temperature=_given(request.temperature, defaults.temperature),
+        top_p=_given(request.top_p, defaults.top_p),
+        top_k=_top_k(_given(request.top_k, defaults.top_k), ready),
+        min_p=_given(request.min_p, defaults.min_p),
+        frequency_penalty=_given(request.frequency_penalty, defaults.frequency_penalty),
+        presence_penalty=_given(request.presence_penalty, defaults.presence_penalty),
+        repetition_penalty=_given(request.repetition_penalty, defaults.repetition_penalty),
+        logit_bias=_logit_bias(request, ready),
+        seed=request.seed,
+        stop_strs=tuple(dict.fromkeys((*stops, *own_stops))),
+        stop_token_ids=tuple(dict.fromkeys((*_stop_tokens(request, ready), *named, *own_ends))),
+        ignore_eos=ignore_eos,
+        logprobs=wanted is not None,
+        top_logprobs=wanted or 0,
+        min_tokens=_min_tokens(request, max_tokens),
+    )
+
+
+def _check_ranges(request: GenerationFields) -> None:
+    for field, allowed in RANGES.items():
+        value = getattr(request, field)
+        if value is not None and value not in allowed:
+            raise BadRequest(f"`{field}` must be {allowed}.", param=field)
+
+
+def _check_seed(request: GenerationFields) -> None:
+    if request.seed is not None and not -MAX_INTEGER - 1 <= request.seed <= MAX_INTEGER:
+        raise BadRequest("`seed` must be an integer of 64 bits.", param="seed")
+
+
+def _check_streaming(request: GenerationFields) -> None:
+    if request.stream_options is not None and not request.stream:
+        reason = "`stream_options` may only be given together with `stream`: true."
+        raise BadRequest(reason, param="stream_options")
+
+
+def _check_response_format(request: GenerationFields) -> None:
+    if request.response_format is None:
+        return
+    kind = request.response_format.get("type")
+    if kind in ("json_object", "json_schema", "structural_tag", "grammar", "regex"):
+        reason = f'`response_format` of type "{kind}" is not supported by this version.'
+        raise BadRequest(reason, param="response_format")
+    if kind != "text":
+        reason = '`response_format` must have the type "text".'
+        raise BadRequest(reason, param="response_format")
+
+
+def _ignores_eos(request: GenerationFields) -> bool:
+    debug = request.debug_config
+    return bool(request.ignore_eos or (debug is not None and debug.ignore_eos))
+
+
+def _max_tokens(
+    request: ChatCompletionRequest | CompletionRequest,
+    defaults: GenerationDefaults,
+    ready: Ready,
+) -> int:
+    """Never more than the context holds, so that no number is too large for the engine."""
+    field, value, least = "max_tokens", request.max_tokens, 1
+    if isinstance(request, CompletionRequest):
+        least = 0 if request.echo else 1
+    elif request.max_completion_tokens is not None:
+        field, value = "max_completion_tokens", request.max_completion_tokens
+    if value is None:
+        return -1 if defaults.max_tokens is None else defaults.max_tokens
+    if not least <= value <= MAX_INTEGER:
+        raise BadRequest(
+            f"`{field}` must be at least {least} and an integer of 64 bits.", param=field
+        )
+    return min(value, ready.max_single_sequence_length)
+
+
+def _min_tokens(request: GenerationFields, max_tokens: int) -> int:
+    least = request.min_tokens or 0
+    if max_tokens >= 0 and least > max_tokens:
+        reason = f"`min_tokens` must be at most `max_tokens`, which is {max_tokens} here."
+        raise BadRequest(reason, param="min_tokens")
+    return least
+
+
+def _choices(request: GenerationFields, ready: Ready) -> int:
+    n = _given(request.n, 1)
+    if n > ready.max_num_sequence:
+        raise BadRequest(
+            f"`n` must be at most {ready.max_num_sequence}, the number of sequences that this "
+            "server generates at once (max_num_sequence).",
+            param="n",
+        )
+    return n
+
+
+def _top_k(top_k: int, ready: Ready) -> int:
+    """0 and -1 both mean no limit, as does everything from the whole vocabulary on."""
+    return -1 if top_k <= 0 or top_k >= ready.vocab_size else top_k
+
+
+def _logprobs(request: GenerationFields) -> int | None:
+    """How many alternatives to report with each token; None: no log-probabilities at all."""
+    if request.logprobs is None or request.logprobs is False:
+        if request.top_logprobs:
+            reason = "`top_logprobs` may only be given together with `logprobs`."
+            raise BadRequest(reason, param="top_logprobs")
+        return None
+    if request.logprobs is True:
+        return request.top_logprobs or 0
+    if not 0 <= request.logprobs <= MAX_TOP_LOGPROBS:
+        reason = f"`logprobs` must be at least 0 and at most {MAX_TOP_LOGPROBS}."
+        raise BadRequest(reason, param="logprobs")
+    return max(request.logprobs, request.top_logprobs or 0)
+
+
+def _logit_bias(request: GenerationFields, ready: Ready) -> dict[int, float]:
+    bias = request.logit_bias or {}
+    if len(bias) > MAX_LOGIT_BIAS:
+        reason = f"`logit_bias` must have at most {MAX_LOGIT_BIAS} entries."
+        raise BadRequest(reason, param="logit_bias")
+    for token, value in bias.items():
+        check_token(token, ready, "logit_bias")
+        if not -100 <= value <= 100:
+            raise BadRequest("`logit_bias` must be from -100 to 100.", param="logit_bias")
+    return bias
+
+
+def _stop_strings(request: GenerationFields) -> Sequence[str]:
+    stops = [request.stop] if isinstance(request.stop, str) else request.stop or []
+    if len(stops) > MAX_STOP_STRINGS:
+        raise BadRequest(f"`stop` must have at most {MAX_STOP_STRINGS} strings.", param="stop")
+    if not all(0 < len(stop) <= MAX_STOP_CHARACTERS for stop in stops):
+        reason = f"Every string of `stop` must have 1 to {MAX_STOP_CHARACTERS} characters."
+        raise BadRequest(reason, param="stop")
+    if any("\ud800" <= character <= "\udfff" for stop in stops for character in stop):
+        raise BadRequest("`stop` holds a lone surrogate; send valid text.", param="stop")
+    return stops
+
+
+def _stop_tokens(request: GenerationFields, ready: Ready) -> Sequence[int]:
+    tokens = request.stop_token_ids or []
+    if len(tokens) > MAX_STOP_TOKENS:
+        reason = f"`stop_token_ids` must have at most {MAX_STOP_TOKENS} entries."
+        raise BadRequest(reason, param="stop_token_ids")
+    for token in tokens:
+        check_token(token, ready, "stop_token_ids")
+    return tokens
+
+
+def check_token(token: int, ready: Ready, param: str) -> None:
+    """Raises BadRequest when the id is outside what the engine's logits cover."""
+    if not 0 <= token < ready.vocab_size:
+        raise BadRequest(
+            f"`{param}` names the token {token}; token ids are 0 to {ready.vocab_size - 1}.",
+            param=param,
+        )
+
+
+def _unsupported(param: str) -> BadRequest:
+    return BadRequest(f"`{param}` is not supported by this version; leave it out.", param=param)
+
+
+def _given(value: Value | None, default: Value) -> Value:
+    return default if value is None else value

@@ -1,0 +1,135 @@
+"""Jinja chat templates: what they render, and what they cannot do."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from mlc_llm.conversation_template.jinja import JinjaTemplate
+from mlc_llm.conversation_template.prompt import Piece, Turn, TurnCall
+from mlc_llm.conversation_template.sandbox import Budget, OutOfBudget
+from mlc_llm.errors import BadModel, BadRequest
+from support.shared import shared_path
+
+TOKENS = {"bos_token": "<s>", "eos_token": {"content": "</s>", "special": True}}
+SYSTEM = Turn(role="system", content="Be brief.")
+HI = Turn(role="user", content="Hi {{ 1 }}")
+YO = Turn(role="assistant", content="Yo")
+BYE = Turn(role="user", content="Bye")
+
+
+def render(source: str, *turns: Turn) -> list[Piece]:
+    return JinjaTemplate(source, TOKENS).render(turns or (SYSTEM, HI))
+
+
+CHATML = (
+    "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi {{ 1 }}<|im_end|>\n"
+    "<|im_start|>assistant\nYo<|im_end|>\n<|im_start|>user\nBye<|im_end|>\n<|im_start|>assistant\n"
+)
+KNOWN = {
+    "Qwen-Qwen2.5-7B-Instruct": CHATML,
+    "Qwen-Qwen3-0.6B": CHATML,
+    "microsoft-Phi-3.5-mini-instruct": (
+        "<|system|>\nBe brief.<|end|>\n<|user|>\nHi {{ 1 }}<|end|>\n<|assistant|>\nYo<|end|>\n"
+        "<|user|>\nBye<|end|>\n<|assistant|>\n"
+    ),
+    "meta-llama-Llama-3.1-8B-Instruct": (
+        "<s><|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\n"
+        "Today Date: 26 Jul 2024\n\nBe brief.<|eot_id|>"
+        "<|start_header_id|>user<|end_header_id|>\n\nHi {{ 1 }}<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\nYo<|eot_id|>"
+        "<|start_header_id|>user<|end_header_id|>\n\nBye<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\n"
+    ),
+    "mistralai-Mistral-Nemo-Instruct-2407": (
+        "<s>[INST]Hi {{ 1 }}[/INST]Yo</s>[INST]Be brief.\n\nBye[/INST]"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_a_published_template_renders_the_prompt_its_model_was_trained_on(name: str) -> None:
+    source = shared_path(f"data/chat_templates/dev/{name}.jinja").read_text()
+    assert render(source, SYSTEM, HI, YO, BYE) == [KNOWN[name]]
+
+
+def test_a_refusal_of_the_template_is_the_callers_mistake() -> None:
+    source = shared_path("data/chat_templates/dev/google-gemma-2-2b-it.jinja").read_text()
+    with pytest.raises(BadRequest, match="System role not supported") as caught:
+        render(source, SYSTEM, HI)
+    assert caught.value.param == "messages"
+
+
+def test_templates_get_the_extensions_they_are_written_for() -> None:
+    source = (
+        "{%- for m in messages %}\n"
+        "    {%- if loop.index == 2 %}{% break %}{% endif %}\n"
+        "    {% generation %}{{ m | tojson }}{% endgeneration %}\n"
+        "{%- endfor %}\n"
+        "{{ strftime_now('%%') }}{{ eos_token }}{% if add_generation_prompt %}!{% endif %}"
+    )
+    assert render(source, Turn(role="user", content="<é>"), BYE) == [
+        '{"role": "user", "content": "<é>"}%</s>!'
+    ]
+
+
+def test_tool_calls_of_the_history_reach_the_template_as_objects() -> None:
+    call = TurnCall("f", {"x": 1}, "call_1")
+    source = "{{ messages[0].tool_calls[0].function | tojson }}{{ messages[1].tool_call_id }}"
+    text = render(
+        source,
+        Turn(role="assistant", content=None, tool_calls=(call,)),
+        Turn(role="tool", content="7", tool_call_id="call_1"),
+    )[0]
+    assert isinstance(text, str)
+    assert json.loads(text.removesuffix("call_1")) == {"name": "f", "arguments": {"x": 1}}
+
+
+def test_developer_is_the_system_to_a_template_that_does_not_know_it() -> None:
+    developer = Turn(role="developer", content="x")
+    assert render("{{ messages[0].role }}", developer) == ["system"]
+    assert render("{# developer #}{{ messages[0].role }}", developer) == ["developer"]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ ''.__class__.__mro__ }}",
+        "{{ messages.append(1) }}",
+        "{{ range(10 ** 9) }}",
+        "{{ 'a' * 10 ** 9 }}",
+        "{{ 10 ** 10 ** 10 }}",
+        "{{ [1] * 10 ** 9 }}",
+        "{% for a in range(9999) %}{{ 'x' * 100000 }}{% endfor %}",
+        "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+        "{% for m in messages recursive %}{{ loop(messages) }}{% endfor %}",
+        "{% include 'x' %}",
+        "{{ messages[0].content + None }}",
+        "{{ raise_exception('no') }}",
+        "{{ nothing.at.all }}",
+    ],
+)
+def test_a_template_that_misbehaves_is_a_bad_request(source: str) -> None:
+    with pytest.raises(BadRequest) as caught:
+        render(source)
+    assert caught.value.param == "messages"
+
+
+def test_loops_without_output_run_out_of_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = Budget(max_steps=1000)
+    monkeypatch.setattr("mlc_llm.conversation_template.sandbox.Budget", lambda: small)
+    with pytest.raises(BadRequest, match="too long"):
+        render("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}")
+
+
+def test_a_budget_ends_at_its_deadline() -> None:
+    budget = Budget(max_seconds=-1)
+    with pytest.raises(OutOfBudget):
+        _ = [budget.tick() for _ in range(256)]
+
+
+@pytest.mark.parametrize("source", ["{% if %}", "{{", "{% unknown %}", "x" * (1 << 20) + "y"])
+def test_what_is_no_template_is_a_bad_model(source: str) -> None:
+    with pytest.raises(BadModel, match="chat template"):
+        JinjaTemplate(source, TOKENS)
