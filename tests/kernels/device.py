@@ -32,10 +32,12 @@ class Kernel:
         module = tvm.IRModule({"kernel": function.with_attr("global_symbol", "kernel")})
         self._run = tvm.compile(module, target=target(level))["kernel"]
 
-    def __call__(self, *inputs: Array, outputs: list[Array]) -> list[Array]:
-        """Run on `inputs` and on copies of `outputs`, which come back."""
+    def __call__(
+        self, *inputs: Array, outputs: list[Array], scalars: tuple[int, ...] = ()
+    ) -> list[Array]:
+        """Run on `inputs` and on copies of `outputs`, which come back; `scalars` go last."""
         tensors = [tvm.runtime.tensor(np.ascontiguousarray(a)) for a in (*inputs, *outputs)]
-        self._run(*tensors)
+        self._run(*tensors, *scalars)
         return [t.numpy() for t in tensors[len(inputs) :]]
 
 

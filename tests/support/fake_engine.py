@@ -62,6 +62,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--die-after-steps", type=int, metavar="N")
     parser.add_argument("--garbage-after-steps", type=int, metavar="N")
     parser.add_argument("--fail-token", type=int, metavar="ID", help="prompts with it are Failed")
+    parser.add_argument("--echo-queries", action="store_true", help="replies are the questions")
+    parser.add_argument("--never-ready", action="store_true", help="start-up has no end")
     parser.add_argument("--deaf", action="store_true", help="ignores Shutdown and SIGTERM")
     parser.add_argument("handover")
     return parser.parse_args(argv[1:])
@@ -168,6 +170,8 @@ class Session:
 
     def answer(self, what: str) -> bytes:
         """The body of a reply."""
+        if self.options.echo_queries:
+            return what.encode()
         if what == "reset":
             self.drop(list(self.live))
         if what == "trace":
@@ -209,7 +213,7 @@ def steps(sessions: list[Session]) -> Iterator[int]:
             return
         working = [session for session in sessions if session.can_step]
         for session in sessions:
-            session.end.heartbeat.beat(Phase.BUSY if session.live else Phase.IDLE)
+            session.end.heartbeat.beat(Phase.BUSY if working else Phase.IDLE)
         if not working:
             wait([session.end.wakeup for session in sessions], IDLE_S)
             continue
@@ -244,7 +248,7 @@ def main(argv: list[str]) -> int:
         session.say(Progress("load", f"Reading {arrival.spec.model}", 0.5))
         if options.start_failed is not None:
             session.say(StartFailed(options.start_failed, "The fake engine refuses to start."))
-        else:
+        elif not options.never_ready:
             session.say(ready())
     if options.start_failed is None:
         serve(sessions, options)

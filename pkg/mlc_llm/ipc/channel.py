@@ -15,9 +15,11 @@ The shared memory, every part aligned to 64 bytes:
 The client makes all of it before the engine starts and hands the descriptors on (`Handle`). An
 engine serves any number of channels. Neither end ever blocks; both are used from one thread each.
 
-An abort is read before the commands, yet it must not overtake the `Submit` that it is about, nor
-hit a later one of the same name. So `Abort.after` says how many commands the client had put before
-it, and the engine's end hands an abort out right after that many commands (`Sequencer`).
+An abort never waits behind a crowd of prompts, yet it must not overtake the `Submit` that it is
+about, nor hit a later one of the same name. So `Abort.after` says how many commands the client had
+sent before it, and the engine's end hands it out right after that many (`Sequencer`). The client lets
+a command become visible only when the aborts sent before it are; the engine's end reads the lane of
+aborts after the commands; so no abort can come to light too late.
 """
 
 from __future__ import annotations
@@ -102,11 +104,13 @@ class ClientEnd:
         for command in commands:
             self._num_commands += 1
             self._commands.put(encode(command))
+        self._move()
         self._engine.notify()
 
     def abort(self, request_id: str) -> None:
         """Put an abort into its lane; it takes effect after every command sent before it."""
         self._aborts.put(encode(Abort(request_id, after=self._num_commands)))
+        self._move()
         self._engine.notify()
 
     def recv(self) -> list[FromEngine]:
@@ -115,9 +119,16 @@ class ClientEnd:
         Raises ChannelBroken. Clear `wakeup` before, look after (see `mlc_llm.ipc.wakeup`).
         """
         frames = _read(self._output, self._engine)
-        if self._commands.flush() | self._aborts.flush():
+        if self._commands.busy or self._aborts.busy:
+            self._move()
             self._engine.notify()
         return [_decoded(decode_from_engine, frame) for frame in frames]
+
+    def _move(self) -> None:
+        """Move what fits. A command is not visible before the aborts that were sent before it."""
+        self._aborts.flush()
+        if not self._aborts.busy:
+            self._commands.flush()
 
     def close(self) -> None:
         """Give everything back; idempotent. The engine's end stays valid memory for the engine."""
@@ -152,15 +163,16 @@ class EngineEnd:
     def recv(self) -> list[ToEngine]:
         """What the client wants, in the order in which it must be obeyed. Never blocks.
 
-        Aborts are read first, and each stands as early as its `Submit` allows. Also moves the rest
-        of a large output frame. Raises ChannelBroken: then drop this client and keep the others.
+        Each abort stands as early as its `Submit` allows. Also moves the rest of a large output
+        frame. Raises ChannelBroken: then drop this client and its requests, and keep the others.
         """
         self.flush()
-        aborts = [_decoded(decode_to_engine, frame) for frame in _read(self._aborts, self._client)]
-        commands = [
-            _decoded(decode_to_engine, frame) for frame in _read(self._commands, self._client)
-        ]
-        return self._sequencer.feed(aborts, commands)
+        commands = _read(self._commands, self._client)
+        aborts = _read(self._aborts, self._client)  # after the commands: see the module's docstring
+        return self._sequencer.feed(
+            [_decoded(decode_to_engine, frame) for frame in aborts],
+            [_decoded(decode_to_engine, frame) for frame in commands],
+        )
 
     def send(self, message: FromEngine) -> bool:
         """Put one message; False: no room, keep it (merged with later news) and try when woken."""
@@ -226,20 +238,20 @@ class _Lane:
         self.ring = ring
         self._waiting: deque[bytes] = deque()
 
+    @property
+    def busy(self) -> bool:
+        """Whether something waits for room."""
+        return bool(self._waiting) or self.ring.pending
+
     def put(self, frame: bytes) -> None:
         self._waiting.append(frame)
-        self.flush()
 
-    def flush(self) -> bool:
-        """Move what fits; whether there was anything to move."""
-        if not self._waiting and not self.ring.pending:
-            return False
+    def flush(self) -> None:
         try:
             while self.ring.flush() and self._waiting:
                 self.ring.try_write(self._waiting.popleft())
         except CorruptRing as error:
             raise ChannelBroken(error.message) from error
-        return True
 
 
 class _Layout:

@@ -1,9 +1,8 @@
 """The states of an engine process, as its client sees them.
 
-STARTING -> READY -> STOPPING -> STOPPED
-             | ^  \\______________^           the engine died
-             v |
-          RESTARTING                          the same with restart=True
+STARTING -> READY -> STOPPING -> STOPPED      it was closed
+            READY -> STOPPED                  it died
+            READY -> RESTARTING -> READY      it died, with restart=True
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""What happened to each request and when, for Chrome's trace viewer; knows no engine."""

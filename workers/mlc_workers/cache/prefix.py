@@ -39,6 +39,10 @@ class PrefixCache:
     def num_idle(self) -> int:
         return len(self._idle)
 
+    @property
+    def num_known(self) -> int:
+        return len(self._keys)
+
     def pages(self) -> Iterator[int]:
         """Every page that the cache reads."""
         return iter(self._keys)

@@ -1,7 +1,7 @@
 """The decision of one step, as a value: which sequences compute which tokens, on which pages.
 
-The scheduler makes it, the runner obeys it, the scheduler settles it. Page tables are not copied into
-it: the runner reads the rows of the cache's table array that the spans name.
+The scheduler makes it, the runner obeys it, the scheduler settles it. Page tables are not copied
+into it: the runner reads the rows of the cache's table array that the spans name.
 """
 
 from __future__ import annotations

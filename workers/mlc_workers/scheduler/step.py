@@ -23,6 +23,20 @@ class Step(Struct, frozen=True):
     """Who left the queue while this step was planned."""
     preempted: list[Choice]
     """Who lost its KV while this step was planned."""
+    num_prefill_tokens: int
+    """Tokens of prompts, recomputed ones included."""
+    is_prefill: list[bool]
+    """Whether `choices[i]` computes a chunk of a prompt."""
+
+    @property
+    def prefilling(self) -> list[Choice]:
+        """Who computes a chunk of a prompt."""
+        return [c for c, prefill in zip(self.choices, self.is_prefill, strict=True) if prefill]
+
+    @property
+    def decoding(self) -> list[Choice]:
+        """Who computes its latest token."""
+        return [c for c, prefill in zip(self.choices, self.is_prefill, strict=True) if not prefill]
 
 
 class StepBuilder:
@@ -44,19 +58,24 @@ class StepBuilder:
         self.started: list[Choice] = []
         self.preempted: list[Choice] = []
         self._rows: list[int] | None = None
+        self._num_prefill_tokens = 0
+        self._is_prefill: list[bool] = []
 
     def add_decode(self, choice: Choice, span: Span) -> None:
         """One token for a choice that decodes."""
         self.num_decode -= 1
         self.spans.append(span)
         self.choices.append(choice)
+        self._is_prefill.append(False)
         self._sample(choice)
 
     def add_prefill(self, choice: Choice, span: Span) -> None:
         """A chunk of a prompt; the last one samples once for every choice that begins here."""
         self.num_prefill -= len(span.tokens)
+        self._num_prefill_tokens += len(span.tokens)
         self.spans.append(span)
         self.choices.append(choice)
+        self._is_prefill.append(True)
         if not span.sample:
             return
         request = choice.request
@@ -76,6 +95,8 @@ class StepBuilder:
             self._rows,
             self.started,
             self.preempted,
+            self._num_prefill_tokens,
+            self._is_prefill,
         )
 
     def _sample(self, choice: Choice) -> None:

@@ -1,0 +1,373 @@
+"""Causal attention over the paged KV pool, one kernel for prefill, decode and mixed batches.
+
+Online softmax (Milakov and Gimelshein, 2018) over chunks of `CHUNK_PAGES` pages that start at page 0
+of the sequence, whatever the tile. K of a page is stored [Dp][16 tokens], so one vector operation
+advances sixteen scores; V is [16 tokens][Dp]. Scores are in base 2: queries come scaled by log2(e).
+
+What must stay true, for a row's result to be bitwise the same in every batch and tile:
+* a score is one chain of multiply-adds over d; a value is one chain over the tokens in order;
+* chunk borders depend on positions only;
+* a masked token adds exactly nothing (its score is MASKED, its weight exactly 0.0), and so does a
+  whole masked chunk (the correction factor is exactly 1.0).
+Blocking (how many queries, pages and vectors share registers) is then free.
+
+The pool may hold anything in slots that no row owns: their scores are masked by selection, never by
+arithmetic, and their values are not read.
+"""
+
+from __future__ import annotations
+
+from math import gcd
+from typing import NamedTuple
+
+import tvm.script.ir_builder.tirx as T
+from tvm.ir import Expr
+from tvm.tirx import PrimFunc, Var
+
+from mlc_llm.compiler.abi import PAGE_SIZE, TILE_ROWS, round_up
+from mlc_llm.kernels.cpu.exp2 import exp2
+from mlc_llm.kernels.cpu.level import TRAITS, Level
+from mlc_llm.kernels.cpu.vector import (
+    arg,
+    const,
+    fma,
+    get,
+    intrinsic,
+    prefetch,
+    prim_func,
+    put,
+    registers,
+    span,
+    splat,
+    symbol,
+    widen_half,
+)
+
+CHUNK_PAGES = 8
+PREFETCH_PAGES = 4
+MASKED = -1e30
+LANES = PAGE_SIZE
+"""Vectors are of one page's tokens; LLVM cuts them to the registers of the level."""
+
+ACCUMULATORS = {16: 16, 8: 6, 4: 2}
+"""By a register's float32 lanes: vectors of LANES that fit the registers beside their operands."""
+
+
+class Shape(NamedTuple):
+    """Static sizes of a model's attention."""
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    kv_dtype: str
+
+    @property
+    def group(self) -> int:
+        """Query heads that share a KV head."""
+        return self.heads // self.kv_heads
+
+    @property
+    def padded(self) -> int:
+        """Head size in the pool."""
+        return round_up(self.head_dim, LANES)
+
+
+class Block(NamedTuple):
+    """What shares registers: `rows` tokens of a tile x `heads` of a group are its queries."""
+
+    rows: int
+    heads: int
+    pages: int
+    """Pages whose scores are summed together."""
+    vectors: int
+    """Vectors of V whose sums are carried together."""
+
+    @property
+    def queries(self) -> int:
+        return self.rows * self.heads
+
+
+class Arguments(NamedTuple):
+    """The kernel's tensors."""
+
+    q: Var
+    pool: Var
+    table: Var
+    tiles: Var
+    positions: Var
+    out: Var
+    layer: Var
+
+
+class Scratch(NamedTuple):
+    """State of one block of queries, in memory: vectors [query], or [query][page] and [query][d]."""
+
+    top: Var
+    """Largest score so far, in all lanes."""
+    total: Var
+    """Sum of weights so far, one partial sum a lane."""
+    fade: Var
+    """What the sums of the chunks before this one are multiplied by."""
+    scores: Var
+    """Scores of the chunk, then their weights."""
+    values: Var
+    """Weighted sums of V so far."""
+
+
+class Work(NamedTuple):
+    """Where one block of queries stands, as bound expressions."""
+
+    rows: list[Expr]
+    """Row of each of the block's token rows; rows past the tile repeat its last."""
+    head: Expr
+    kv_head: Expr
+    seq: Expr
+    end: Expr
+    """Tokens that the block's last row sees."""
+    num_pages: Expr
+
+
+def attention(level: Level, heads: int, kv_heads: int, head_dim: int, kv_dtype: str) -> PrimFunc:
+    """(q f32[n, Hq, Dp], pool, page_table, tiles, positions, out f32[n, Hq * D], layer int64).
+
+    Layouts as in `compiler.abi`; q as `rope.rope_append` returns it.
+    """
+    shape = Shape(heads, kv_heads, head_dim, kv_dtype)
+    # One row alone (decode) must not pay for a block of rows; many rows must fill one.
+    alone = block_of(level, shape, 1)
+    crowd = block_of(level, shape, TILE_ROWS)
+
+    def emit() -> None:
+        args = arguments(shape)
+        num_tiles = args.tiles.shape[0]
+        with T.parallel(num_tiles * kv_heads) as work:
+            kv_head = T.bind(T.floordiv(work, num_tiles))
+            tile = T.bind(_folded(T.floormod(work, num_tiles), num_tiles))
+            with T.If(args.tiles[tile, 1] == 1):
+                with T.Then():
+                    _attend_tile(level, shape, alone, args, tile, kv_head)
+                with T.Else():
+                    _attend_tile(level, shape, crowd, args, tile, kv_head)
+
+    return prim_func(emit)
+
+
+def arguments(shape: Shape) -> Arguments:
+    """Append the parameters."""
+    n = symbol("n")
+    page = PAGE_SIZE * shape.padded
+    pool = (symbol("layers"), symbol("pages"), 2, shape.kv_heads, page)
+    return Arguments(
+        arg("q", (n, shape.heads, shape.padded), "float32"),
+        arg("pool", pool, shape.kv_dtype),
+        arg("page_table", (symbol("seqs"), symbol("width")), "int32"),
+        arg("tiles", (symbol("tiles"), 4), "int32"),
+        arg("positions", (n,), "int32"),
+        arg("out", (n, shape.heads * shape.head_dim), "float32"),
+        T.arg("layer", T.int64()),
+    )
+
+
+def block_of(level: Level, shape: Shape, most_rows: int) -> Block:
+    """The largest block of at most `most_rows` token rows whose sums fit the registers."""
+    room = ACCUMULATORS[TRAITS[level].lanes]
+    heads = _divisor(shape.group, min(8, room))
+    rows = _divisor(most_rows, max(1, min(8, room) // heads))
+    spare = max(1, room // (rows * heads))
+    return Block(rows, heads, _divisor(CHUNK_PAGES, spare), _divisor(shape.padded // LANES, spare))
+
+
+def _divisor(value: int, most: int) -> int:
+    """The largest divisor of `value` that is at most `most`."""
+    return next(d for d in range(min(value, most), 0, -1) if value % d == 0)
+
+
+def _folded(nth: Expr, count: Expr) -> Expr:
+    """First, last, second, last but one, ...: threads take contiguous ranges of work, and the late
+    tiles of a prompt cost more than the early ones."""
+    half = T.floordiv(nth, 2)
+    return T.Select(T.floormod(nth, 2) == 0, half, count - 1 - half)
+
+
+def _attend_tile(
+    level: Level, shape: Shape, block: Block, args: Arguments, tile: Expr, kv_head: Expr
+) -> None:
+    scratch = _scratch(shape, block)
+    first = T.bind(T.Cast("int64", args.tiles[tile, 0]))
+    stop = T.bind(first + T.Cast("int64", args.tiles[tile, 1]))
+    seq = T.bind(T.Cast("int64", args.tiles[tile, 2]))
+    with (
+        T.serial(T.floordiv(stop - first + (block.rows - 1), block.rows)) as nth,
+        T.serial(T.int64(shape.group // block.heads)) as part,
+    ):
+        rows = [T.bind(T.min(first + nth * block.rows + i, stop - 1)) for i in range(block.rows)]
+        head = T.bind(kv_head * shape.group + part * block.heads)
+        end = T.bind(T.Cast("int64", args.positions[rows[-1]]) + 1)
+        num_pages = T.bind(T.floordiv(end + (PAGE_SIZE - 1), PAGE_SIZE))
+        work = Work(rows, head, kv_head, seq, end, num_pages)
+        _clear(shape, block, scratch)
+        with T.serial(T.floordiv(num_pages + (CHUNK_PAGES - 1), CHUNK_PAGES)) as chunk:
+            page0 = T.bind(chunk * CHUNK_PAGES)
+            count = T.bind(T.min(num_pages - page0, T.int64(CHUNK_PAGES)))
+            steps = T.bind(T.floordiv(count + (block.pages - 1), block.pages))
+            with T.serial(steps) as step:
+                _score_pages(level, shape, block, args, work, scratch, page0, step)
+            with T.serial(T.int64(block.queries)) as query:
+                _weigh(level, scratch, query, steps * block.pages)
+            with T.serial(T.int64(shape.padded // LANES // block.vectors)) as nth_vector:
+                _add_values(level, shape, block, args, work, scratch, page0, count, nth_vector)
+        _store(shape, block, args, work, scratch)
+
+
+def _scratch(shape: Shape, block: Block) -> Scratch:
+    def vectors(count: int) -> Var:
+        return T.alloc_buffer((count * LANES,), "float32", scope="global")
+
+    per_query = [vectors(block.queries) for _ in range(3)]
+    scores = vectors(block.queries * CHUNK_PAGES)
+    return Scratch(*per_query, scores, vectors(block.queries * shape.padded // LANES))
+
+
+def _at(index: Expr | int) -> Expr:
+    """The index-th vector of a scratch array."""
+    return span(index * LANES, LANES)
+
+
+def _clear(shape: Shape, block: Block, scratch: Scratch) -> None:
+    with T.serial(T.int64(block.queries)) as query:
+        T.buffer_store(scratch.top, const(MASKED, LANES), [_at(query)])
+        T.buffer_store(scratch.total, const(0.0, LANES), [_at(query)])
+    with T.serial(T.int64(block.queries * shape.padded // LANES)) as vector:
+        T.buffer_store(scratch.values, const(0.0, LANES), [_at(vector)])
+
+
+def _page(args: Arguments, work: Work, index: Expr) -> Expr:
+    """The pool's page that is the index-th of the sequence, or its last."""
+    return T.bind(T.Cast("int64", args.table[work.seq, T.min(index, work.num_pages - 1)]))
+
+
+def _load(level: Level, shape: Shape, value: Expr) -> Expr:
+    """A vector of the pool, in float32."""
+    return T.bind(value if shape.kv_dtype == "float32" else widen_half(level, value, LANES))
+
+
+def _per_line(shape: Shape) -> int:
+    """Vectors of the pool in one cache line."""
+    return 1 if shape.kv_dtype == "float32" else 2
+
+
+def _score_pages(
+    level: Level,
+    shape: Shape,
+    block: Block,
+    args: Arguments,
+    work: Work,
+    scratch: Scratch,
+    page0: Expr,
+    step: Expr,
+) -> None:
+    """Scores of all queries with the 16 tokens of each of `block.pages` pages."""
+    first = T.bind(step * block.pages)
+    pages = [_page(args, work, page0 + first + u) for u in range(block.pages)]
+    ahead = [_page(args, work, page0 + first + u + PREFETCH_PAGES) for u in range(block.pages)]
+    sums = [[registers(LANES) for _ in pages] for _ in range(block.queries)]
+    for query in sums:
+        for page_sum in query:
+            put(page_sum, const(0.0, LANES), LANES)
+    per_line = _per_line(shape)
+    with T.serial(T.int64(shape.padded // per_line)) as line:
+        for page in ahead:
+            prefetch(args.pool, args.layer, page, 0, work.kv_head, line * per_line * LANES)
+        for i in range(per_line):
+            d = T.bind(line * per_line + i)
+            keys = [
+                _load(level, shape, args.pool[args.layer, page, 0, work.kv_head, _at(d)])
+                for page in pages
+            ]
+            for j, query in enumerate(sums):
+                q = args.q[work.rows[j // block.heads], work.head + j % block.heads, d]
+                q = T.bind(splat(q, LANES))
+                for key, page_sum in zip(keys, query, strict=True):
+                    put(page_sum, fma(level, key, q, get(page_sum, LANES), LANES), LANES)
+    for j, query in enumerate(sums):
+        position = splat(args.positions[work.rows[j // block.heads]], LANES)
+        for u, page_sum in enumerate(query):
+            token = T.ramp(T.Cast("int32", (page0 + first + u) * PAGE_SIZE), 1, LANES)
+            masked = T.Select(token <= position, get(page_sum, LANES), const(MASKED, LANES))
+            T.buffer_store(scratch.scores, masked, [_at(first + u + j * CHUNK_PAGES)])
+
+
+def _weigh(level: Level, scratch: Scratch, query: Expr, num_pages: Expr) -> None:
+    """Turn the chunk's scores of one query into weights relative to the largest score so far."""
+    top, total = registers(LANES), registers(LANES)
+    put(top, const(MASKED, LANES), LANES)
+    with T.serial(num_pages) as page:
+        put(top, T.max(get(top, LANES), scratch.scores[_at(query * CHUNK_PAGES + page)]), LANES)
+    largest = intrinsic("float32", "llvm.vector.reduce.fmax", get(top, LANES))
+    before = T.bind(scratch.top[_at(query)])
+    now = T.bind(T.max(splat(largest, LANES), before))
+    fade = exp2(level, T.bind(before - now), LANES)
+    put(total, const(0.0, LANES), LANES)
+    with T.serial(num_pages) as page:
+        place = T.bind(query * CHUNK_PAGES + page)
+        weight = T.bind(exp2(level, T.bind(scratch.scores[_at(place)] - now), LANES))
+        T.buffer_store(scratch.scores, weight, [_at(place)])
+        put(total, get(total, LANES) + weight, LANES)
+    faded = fma(level, scratch.total[_at(query)], fade, get(total, LANES), LANES)
+    T.buffer_store(scratch.total, faded, [_at(query)])
+    T.buffer_store(scratch.top, now, [_at(query)])
+    T.buffer_store(scratch.fade, fade, [_at(query)])
+
+
+def _add_values(
+    level: Level,
+    shape: Shape,
+    block: Block,
+    args: Arguments,
+    work: Work,
+    scratch: Scratch,
+    page0: Expr,
+    count: Expr,
+    nth: Expr,
+) -> None:
+    """Fade the sums of the earlier chunks and add this chunk's: `block.vectors` vectors of V."""
+    vectors = shape.padded // LANES
+    first = T.bind(nth * block.vectors)
+    sums = [[registers(LANES) for _ in range(block.vectors)] for _ in range(block.queries)]
+    for j, query in enumerate(sums):
+        for v, value_sum in enumerate(query):
+            before = scratch.values[_at(first + (j * vectors + v))]
+            put(value_sum, before * scratch.fade[_at(j)], LANES)
+    with T.serial(count) as p:
+        page = _page(args, work, page0 + p)
+        ahead = _page(args, work, page0 + p + PREFETCH_PAGES)
+        with T.serial(T.min(work.end - (page0 + p) * PAGE_SIZE, T.int64(PAGE_SIZE))) as token:
+            here = T.bind(token * vectors + first)
+            for v in range(0, block.vectors, _per_line(shape)):
+                prefetch(args.pool, args.layer, ahead, 1, work.kv_head, (here + v) * LANES)
+            values = [
+                _load(level, shape, args.pool[args.layer, page, 1, work.kv_head, _at(here + v)])
+                for v in range(block.vectors)
+            ]
+            for j, query in enumerate(sums):
+                weight = scratch.scores[(p + j * CHUNK_PAGES) * LANES + token]
+                weight = T.bind(splat(weight, LANES))
+                for value, value_sum in zip(values, query, strict=True):
+                    put(value_sum, fma(level, value, weight, get(value_sum, LANES), LANES), LANES)
+    for j, query in enumerate(sums):
+        for v, value_sum in enumerate(query):
+            place = _at(first + (j * vectors + v))
+            T.buffer_store(scratch.values, get(value_sum, LANES), [place])
+
+
+def _store(shape: Shape, block: Block, args: Arguments, work: Work, scratch: Scratch) -> None:
+    """Divide by the sums of weights and write the rows; a repeated row is written again."""
+    lanes = gcd(shape.head_dim, LANES)  # no vector of `out` crosses from one head to the next
+    for j in range(block.queries):
+        total = intrinsic("float32", "llvm.vector.reduce.fadd", T.float32(0), scratch.total[_at(j)])
+        scale = T.bind(splat(T.float32(1) / total, lanes))
+        column = T.bind((work.head + j % block.heads) * shape.head_dim)
+        with T.serial(T.int64(shape.head_dim // lanes)) as v:
+            value = scratch.values[span(v * lanes + j * shape.padded, lanes)] * scale
+            place = [work.rows[j // block.heads], span(column + v * lanes, lanes)]
+            T.buffer_store(args.out, value, place)

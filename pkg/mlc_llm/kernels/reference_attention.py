@@ -1,0 +1,81 @@
+"""NumPy twins of `kernels/cpu/rope.py` and `kernels/cpu/attention.py`: what they must compute.
+
+Same arguments, same layouts (see `compiler.abi`), float64 inside, no blocking.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlc_llm.compiler.abi import PAGE_SIZE, round_up
+
+Array = NDArray[Any]
+
+
+def rope_append(
+    qkv: Array,
+    rope: Array,
+    positions: Array,
+    slots: Array,
+    pool: Array,
+    layer: int,
+    *,
+    heads: int,
+    kv_heads: int,
+) -> Array:
+    """Write K and V of the rows into `pool` and return Q f32[n, Hq, Dp], rotated and scaled."""
+    rows, head_dim = len(positions), rope.shape[1]
+    padded = round_up(head_dim, 16)
+    angles = rope.astype(np.float64)[positions][:, None, :]
+    cos, sin = np.split(angles, 2, axis=2)
+    parts = qkv.astype(np.float64)[:, : (heads + 2 * kv_heads) * head_dim]
+    parts = parts.reshape(rows, heads + 2 * kv_heads, head_dim)
+    x, y = np.split(parts[:, : heads + kv_heads], 2, axis=2)
+    turned = np.zeros((rows, heads + kv_heads, padded))
+    turned[:, :, :head_dim] = np.concatenate([x * cos - y * sin, y * cos + x * sin], axis=2)
+    values = np.zeros((rows, kv_heads, padded))
+    values[:, :, :head_dim] = parts[:, heads + kv_heads :]
+    page, slot = np.divmod(slots, PAGE_SIZE)
+    keys_of = pool[layer, :, 0].reshape(-1, kv_heads, padded, PAGE_SIZE)
+    values_of = pool[layer, :, 1].reshape(-1, kv_heads, PAGE_SIZE, padded)
+    for row in range(rows):
+        keys_of[page[row], :, :, slot[row]] = turned[row, heads:]
+        values_of[page[row], :, slot[row]] = values[row]
+    pool[layer, :, 0] = keys_of.reshape(-1, kv_heads, padded * PAGE_SIZE)
+    pool[layer, :, 1] = values_of.reshape(-1, kv_heads, padded * PAGE_SIZE)
+    queries: Array = turned[:, :heads] * (np.log2(np.e) / np.sqrt(head_dim))
+    return queries.astype(np.float32)
+
+
+def attention(
+    q: Array,
+    pool: Array,
+    page_table: Array,
+    tiles: Array,
+    positions: Array,
+    layer: int,
+    *,
+    head_dim: int,
+) -> Array:
+    """O f32[n, Hq * D]: every row attends to the positions of its sequence up to its own."""
+    rows, heads, padded = q.shape
+    kv_heads = pool.shape[3]
+    out = np.zeros((rows, heads, head_dim))
+    for first, count, seq, _ in tiles.tolist():
+        for row in range(first, first + count):
+            context = int(positions[row]) + 1
+            pages = page_table[seq, : -(-context // PAGE_SIZE)]
+            held = pool[layer, pages].astype(np.float64)
+            keys = held[:, 0].reshape(-1, kv_heads, padded, PAGE_SIZE).transpose(1, 0, 3, 2)
+            values = held[:, 1].reshape(-1, kv_heads, PAGE_SIZE, padded).transpose(1, 0, 2, 3)
+            keys = keys.reshape(kv_heads, -1, padded)[:, :context]
+            values = values.reshape(kv_heads, -1, padded)[:, :context, :head_dim]
+            queries = q[row].astype(np.float64).reshape(kv_heads, -1, padded)
+            scores = queries @ keys.transpose(0, 2, 1)
+            weights = np.exp2(scores - scores.max(axis=2, keepdims=True))
+            weights /= weights.sum(axis=2, keepdims=True)
+            out[row] = (weights @ values).reshape(heads, head_dim)
+    return out.reshape(rows, heads * head_dim).astype(np.float32)

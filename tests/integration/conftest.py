@@ -1,0 +1,5 @@
+"""What every integration test may ask for."""
+
+from support.clients import start
+
+__all__ = ["start"]

@@ -1,0 +1,172 @@
+"""Rotary embedding, the KV append and paged attention against their NumPy twins."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from kernels.device import LEVELS, Array, Kernel, filled
+from mlc_llm.compiler.abi import PAGE_SIZE, TILE_ROWS, round_up
+from mlc_llm.kernels import reference_attention as reference
+from mlc_llm.kernels.cpu.attention import CHUNK_PAGES, attention
+from mlc_llm.kernels.cpu.level import Level
+from mlc_llm.kernels.cpu.rope import LOG2_E, rope_append
+
+LAYERS, LAYER = 2, 1
+WIDTH = 40
+SPANS = ((0, 5), (3, 20), (CHUNK_PAGES * PAGE_SIZE - 3, 7), (127, 30), (0, 1), (500, 1), (255, 2))
+"""(start, length): first tokens, chunked prompts over page and chunk borders, decodes."""
+
+
+class Heads(NamedTuple):
+    heads: int
+    kv_heads: int
+    head_dim: int
+    kv_dtype: str
+
+
+MODELS = [
+    Heads(8, 4, 8, "float32"),
+    Heads(6, 2, 80, "float32"),
+    Heads(3, 3, 64, "float16"),
+    Heads(20, 1, 16, "float16"),
+]
+
+
+class Batch(NamedTuple):
+    """Sequences on scattered pages."""
+
+    table: NDArray[np.int32]
+    seqs: NDArray[np.int32]
+    positions: NDArray[np.int32]
+
+    @property
+    def slots(self) -> NDArray[np.int32]:
+        pages = self.table[self.seqs, self.positions // PAGE_SIZE]
+        return (pages * PAGE_SIZE + self.positions % PAGE_SIZE).astype(np.int32)
+
+    def tiles(self, most_rows: int) -> NDArray[np.int32]:
+        """Cut every sequence's rows into tiles of at most `most_rows`."""
+        found = []
+        for seq in np.unique(self.seqs):
+            rows = np.flatnonzero(self.seqs == seq)
+            found += [
+                (rows[i], min(most_rows, len(rows) - i), seq, 0)
+                for i in range(0, len(rows), most_rows)
+            ]
+        return np.array(found, np.int32)
+
+
+def batch(spans: tuple[tuple[int, int], ...] = SPANS) -> Batch:
+    pages = np.random.default_rng(1).permutation(len(spans) * WIDTH + 1)[:-1]
+    table = pages.reshape(len(spans), WIDTH).astype(np.int32)
+    seqs = np.repeat(np.arange(len(spans)), [length for _, length in spans]).astype(np.int32)
+    positions = np.concatenate([np.arange(s, s + length) for s, length in spans])
+    return Batch(table, seqs, positions.astype(np.int32))
+
+
+def pool_of(model: Heads, pages: int, fill: float | None = None) -> Array:
+    padded = round_up(model.head_dim, 16)
+    shape = (LAYERS, pages, 2, model.kv_heads, PAGE_SIZE * padded)
+    if fill is not None:
+        return np.full(shape, fill, model.kv_dtype)
+    values = np.random.default_rng(2).standard_normal(shape, np.float32)
+    keys = values[:, :, 0].reshape(LAYERS, pages, model.kv_heads, padded, PAGE_SIZE)
+    keys[:, :, :, model.head_dim :] = 0
+    values[:, :, 0] = keys.reshape(LAYERS, pages, model.kv_heads, -1)
+    return values.astype(model.kv_dtype)
+
+
+def queries(model: Heads, rows: int) -> Array:
+    padded = round_up(model.head_dim, 16)
+    q = np.random.default_rng(3).standard_normal((rows, model.heads, padded), np.float32)
+    q[:, :, model.head_dim :] = 0
+    return q * np.float32(LOG2_E / model.head_dim**0.5)
+
+
+@cache
+def attention_kernel(level: Level, model: Heads) -> Kernel:
+    return Kernel(level, attention(level, *model))
+
+
+def attend(level: Level, model: Heads, q: Array, pool: Array, b: Batch, tiles: Array) -> Array:
+    out = filled(len(b.positions), model.heads * model.head_dim)
+    inputs = (q, pool, b.table, tiles, b.positions)
+    return attention_kernel(level, model)(*inputs, outputs=[out], scalars=(LAYER,))[0]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("model", MODELS, ids=str)
+def test_new_tokens_are_rotated_and_written_to_their_pages_only(level: Level, model: Heads) -> None:
+    b = batch()
+    rng = np.random.default_rng(4)
+    qkv = rng.standard_normal((len(b.seqs), (model.heads + 2 * model.kv_heads) * model.head_dim))
+    rope = rng.standard_normal((600, model.head_dim)).astype(np.float32)
+    qkv = qkv.astype(np.float32)
+    before = pool_of(model, b.table.size + 1, fill=7.0)
+    expected = before.copy()
+    expected_q = reference.rope_append(
+        qkv, rope, b.positions, b.slots, expected, LAYER,
+        heads=model.heads, kv_heads=model.kv_heads,
+    )  # fmt: skip
+    kernel = Kernel(level, rope_append(level, *model))
+    pool, q = kernel(
+        qkv, rope, b.positions, b.slots,
+        outputs=[before, filled(*expected_q.shape)], scalars=(LAYER,),
+    )  # fmt: skip
+    step = 1e-6 if model.kv_dtype == "float32" else 2e-3
+    np.testing.assert_allclose(q, expected_q, atol=2e-6)
+    np.testing.assert_allclose(pool.astype("f8"), expected.astype("f8"), rtol=step, atol=step)
+    np.testing.assert_array_equal(pool[0], before[0])
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("model", MODELS, ids=str)
+def test_attention_is_softmax_over_the_pages_of_the_sequence(level: Level, model: Heads) -> None:
+    b = batch()
+    q, pool, tiles = queries(model, len(b.seqs)), pool_of(model, b.table.size + 1), b.tiles(8)
+    out = attend(level, model, q, pool, b, tiles)
+    args = (q, pool, b.table, tiles, b.positions, LAYER)
+    expected = reference.attention(*args, head_dim=model.head_dim)
+    np.testing.assert_allclose(out, expected, atol=5e-6)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("model", MODELS, ids=str)
+def test_a_row_is_bitwise_the_same_in_every_tile(level: Level, model: Heads) -> None:
+    b = batch()
+    q, pool = queries(model, len(b.seqs)), pool_of(model, b.table.size + 1)
+    whole = attend(level, model, q, pool, b, b.tiles(TILE_ROWS))
+    for most_rows in (1, 2, 3, 5):
+        np.testing.assert_array_equal(whole, attend(level, model, q, pool, b, b.tiles(most_rows)))
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_slots_that_no_token_owns_are_never_used(level: Level) -> None:
+    model = MODELS[0]
+    b = batch()
+    q, pool = queries(model, len(b.seqs)), pool_of(model, b.table.size + 1)
+    clean = attend(level, model, q, pool, b, b.tiles(TILE_ROWS))
+    owned = np.zeros((b.table.size + 1, PAGE_SIZE), bool)
+    for seq, (start, length) in enumerate(SPANS):
+        held = np.arange(start + length)
+        owned[b.table[seq, held // PAGE_SIZE], held % PAGE_SIZE] = True
+    for page, slot in zip(*np.nonzero(~owned), strict=True):
+        pool[LAYER, page, 0].reshape(model.kv_heads, -1, PAGE_SIZE)[:, :, slot] = np.nan
+        pool[LAYER, page, 1].reshape(model.kv_heads, PAGE_SIZE, -1)[:, slot] = np.nan
+    np.testing.assert_array_equal(clean, attend(level, model, q, pool, b, b.tiles(TILE_ROWS)))
+
+
+def test_a_row_that_is_not_a_number_leaves_the_others_alone() -> None:
+    model, level = MODELS[1], Level.GENERIC
+    b = batch()
+    q, pool = queries(model, len(b.seqs)), pool_of(model, b.table.size + 1)
+    clean = attend(level, model, q, pool, b, b.tiles(TILE_ROWS))
+    q[6] = np.nan
+    broken = attend(level, model, q, pool, b, b.tiles(TILE_ROWS))
+    others = np.arange(len(q)) != 6
+    np.testing.assert_array_equal(clean[others], broken[others])

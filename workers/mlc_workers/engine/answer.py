@@ -1,0 +1,70 @@
+"""From a sampled token to what the client is told: text, stop checks, and the end of a request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mlc_llm.protocol.messages import Delta, Failed, Finished, FinishReason, TokenLogprob
+from mlc_workers.engine.sampler import Pick
+from mlc_workers.request import Choice, Request
+
+BytesOf = Callable[[int], bytes]
+"""The bytes that a token id stands for."""
+
+
+def extend(choice: Choice, pick: Pick, bytes_of: BytesOf) -> Delta:
+    """What `pick`, already appended to the choice, adds to its answer.
+
+    An end token shows as no text; what was held back for a stop string or a character comes out
+    with the last delta.
+    """
+    request = choice.request
+    text = choice.text
+    assert text is not None
+    token = pick.token_id
+    reason: FinishReason | None = None
+    if token in request.stop_token_ids and choice.num_generated > request.generation.min_tokens:
+        return Delta(request.key.request_id, choice.index, text.finish(), 1, FinishReason.STOP)
+    shown, stopped = text.feed(token)
+    if stopped:
+        reason = FinishReason.STOP
+    elif len(choice.tokens) >= choice.limit:
+        reason = FinishReason.LENGTH
+        shown += text.finish()
+    logprobs = (_logprob(pick, bytes_of),) if request.generation.logprobs else ()
+    return Delta(request.key.request_id, choice.index, shown, 1, reason, logprobs)
+
+
+def cut(choice: Choice, reason: FinishReason) -> Delta:
+    """The last words of a choice that ends without another token."""
+    rest = choice.text.finish() if choice.text is not None else ""
+    return Delta(choice.request.key.request_id, choice.index, rest, 0, reason)
+
+
+def account(request: Request) -> Finished:
+    """The sums, once every choice has ended."""
+    times = request.timing
+    first_step = times.first_step or times.received
+    first_token = times.first_token or first_step
+    return Finished(
+        request.key.request_id,
+        prompt_tokens=request.num_prompt_tokens,
+        completion_tokens=request.num_completion_tokens,
+        cached_tokens=request.num_cached_tokens,
+        queue_s=first_step - times.received,
+        prefill_s=first_token - first_step,
+        decode_s=max(0.0, times.last_token - first_token),
+    )
+
+
+def failure(request_id: str, error: Exception) -> Failed:
+    """What the client is told when there is no answer."""
+    return Failed(request_id, type(error).__name__, getattr(error, "message", str(error)))
+
+
+def _logprob(pick: Pick, bytes_of: BytesOf) -> TokenLogprob:
+    return TokenLogprob(
+        bytes_of(pick.token_id),
+        pick.logprob,
+        tuple((bytes_of(token_id), logprob) for token_id, logprob in pick.top),
+    )

@@ -1,0 +1,166 @@
+"""Requests as clients see them: taken in, answered, aborted, failed; each ends exactly once.
+
+Stands between the clients and the scheduler. Whatever goes wrong with one request ends here, as
+that request's `Failed`; knows no device and no step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from mlc_llm.errors import DuplicateRequest, EngineFault, EngineUnavailable, MLCError
+from mlc_llm.protocol.messages import FinishReason, Submit
+from mlc_llm.tracing.events import Event
+from mlc_llm.tracing.recorder import Recorder
+from mlc_workers.engine.answer import account, cut, extend, failure
+from mlc_workers.engine.inbox import Checks, Client, read_submit
+from mlc_workers.engine.sampler import Pick, Sampler
+from mlc_workers.engine.stats import REASONS, Counters
+from mlc_workers.request import Choice, Phase, Request, TextFeed
+from mlc_workers.scheduler.scheduler import Scheduler
+
+
+class Texts(Protocol):
+    """The vocabulary, as text."""
+
+    def open(self, stop_strs: tuple[str, ...]) -> TextFeed:
+        """The text of a new choice."""
+
+    def bytes_of(self, token_id: int) -> bytes:
+        """The bytes one token stands for."""
+
+
+class Desk:
+    """All live requests of all clients."""
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        sampler: Sampler,
+        texts: Texts,
+        checks: Checks,
+        counters: Counters,
+        recorder: Recorder | None,
+        clock: Callable[[], float],
+    ) -> None:
+        self._scheduler = scheduler
+        self._sampler = sampler
+        self._texts = texts
+        self._checks = checks
+        self._counters = counters
+        self._recorder = recorder
+        self._clock = clock
+        self._serial = 0
+        self._clients: dict[int, Client] = {}
+
+    def add_client(self, client: Client) -> None:
+        self._clients[client.number] = client
+
+    def remove_client(self, client: Client) -> None:
+        """Forget a client and everything that it asked for; nobody is told."""
+        for request in client.live.values():
+            self._scheduler.drop(request)
+        client.live.clear()
+        del self._clients[client.number]
+
+    def submit(self, client: Client, submit: Submit) -> None:
+        """Take a request in, or say why not."""
+        self._trace(Event.RECEIVE_REQUEST, submit.request_id)
+        try:
+            request = self._admitted(client, submit)
+        except MLCError as error:
+            self._fail(client, submit.request_id, error)
+            return
+        except Exception as error:
+            self._fail(client, submit.request_id, EngineFault(f"the request failed: {error}"))
+            return
+        client.live[submit.request_id] = request
+        self._counters.prompt_tokens += request.num_prompt_tokens
+        self._trace(Event.REQUEST_ADDED, submit.request_id)
+        if request.generation.max_tokens == 0:
+            self._cut(client, request, FinishReason.LENGTH)
+
+    def abort(self, client: Client, request_id: str) -> None:
+        """End a request in whichever phase; one that is not live has ended already."""
+        request = client.live.get(request_id)
+        if request is not None:
+            self._trace(Event.ABORT, request_id)
+            self._cut(client, request, FinishReason.ABORT)
+
+    def abort_all(self, client: Client) -> None:
+        """End every request of the client."""
+        for request_id in list(client.live):
+            self.abort(client, request_id)
+
+    def fail(self, request: Request, error: MLCError) -> None:
+        """End a request without an answer."""
+        client = self._clients[request.key.client]
+        if client.live.pop(request.key.request_id, None) is None:
+            return
+        self._scheduler.drop(request)
+        self._fail(client, request.key.request_id, error)
+
+    def answer(self, choice: Choice, pick: Pick) -> None:
+        """Tell the client of a token; end the choice, and with the last one the request."""
+        request = choice.request
+        if choice.phase is Phase.FINISHED:
+            return
+        try:
+            delta = extend(choice, pick, self._texts.bytes_of)
+        except Exception as error:
+            self.fail(request, EngineFault(f"the answer could not be turned into text: {error}"))
+            return
+        client = self._clients[request.key.client]
+        client.outbox.deltas.append(delta)
+        if self._recorder is not None:
+            event = Event.YIELD_DELTA if delta.text else Event.SKIP_EMPTY_DELTA
+            self._recorder.instant(event, request.key.request_id)
+        if delta.finish_reason is not None:
+            self._scheduler.finish(choice)
+            if request.is_finished:
+                self._finish(client, request, delta.finish_reason)
+
+    def _admitted(self, client: Client, submit: Submit) -> Request:
+        """The request, queued; raises what is wrong with it."""
+        if client.is_leaving:
+            raise EngineUnavailable("the engine is shutting down")
+        if submit.request_id in client.live:
+            raise DuplicateRequest("a request with this id is running; use another id")
+        self._serial += 1
+        request = read_submit(
+            submit, client, self._checks, serial=self._serial, received=self._clock()
+        )
+        if isinstance(request, MLCError):
+            raise request
+        generation = request.generation
+        for choice in request.choices:
+            choice.text = self._texts.open(generation.stop_strs)
+            choice.sampler = self._sampler.open(generation, choice.index)
+        error = self._scheduler.submit(request)
+        if error is not None:
+            raise error
+        return request
+
+    def _cut(self, client: Client, request: Request, reason: FinishReason) -> None:
+        """End every choice that has not ended yet."""
+        client.outbox.deltas += [
+            cut(choice, reason) for choice in request.choices if choice.phase is not Phase.FINISHED
+        ]
+        self._scheduler.drop(request)
+        self._finish(client, request, reason)
+
+    def _finish(self, client: Client, request: Request, reason: FinishReason) -> None:
+        del client.live[request.key.request_id]
+        client.outbox.finished.append(account(request))
+        self._counters.finished[REASONS[reason]] += 1
+        self._trace(Event.FINISH, request.key.request_id)
+
+    def _fail(self, client: Client, request_id: str, error: MLCError) -> None:
+        client.outbox.failed.append(failure(request_id, error))
+        self._counters.finished[REASONS[FinishReason.ERROR]] += 1
+        self._trace(Event.ERROR, request_id)
+
+    def _trace(self, event: Event, request_id: str) -> None:
+        if self._recorder is not None:
+            self._recorder.instant(event, request_id)

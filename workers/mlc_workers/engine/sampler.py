@@ -1,0 +1,34 @@
+"""What the loop asks of a sampler (`mlc_workers.sampling` is the real one)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlc_llm.protocol.generation import GenerationConfig
+
+
+class Pick(NamedTuple):
+    """A sampled token, with log-probabilities of the raw distribution if they were asked for."""
+
+    token_id: int
+    logprob: float = 0.0
+    top: tuple[tuple[int, float], ...] = ()
+
+
+class Sampler(Protocol):
+    """Chooses tokens. What it remembers of a choice is opaque to the loop."""
+
+    def check(self, generation: GenerationConfig) -> str | None:
+        """Why a request cannot be sampled, in one sentence, or None."""
+
+    def open(self, generation: GenerationConfig, index: int) -> object:
+        """The memory of choice `index` of a new request."""
+
+    def sample(
+        self, logits: NDArray[np.float32], memories: Sequence[object]
+    ) -> Sequence[Pick | Exception]:
+        """One pick per row of float32[b, vocab]; an exception where one row cannot be sampled."""
