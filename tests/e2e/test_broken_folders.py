@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from mlc_llm.models.resolve import resolve_model
 
+from mlc_llm.models.resolve import resolve_model
 from support.server import run_cli
 
 
