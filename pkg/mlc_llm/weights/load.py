@@ -25,7 +25,7 @@ from mlc_llm.quantization.group import Quantized
 from mlc_llm.quantization.scheme import SCHEMES, Scheme, WeightFormat, scheme_by_name
 from mlc_llm.weights import safetensors, tensor_cache
 from mlc_llm.weights.binding import Binding, Stored, bind
-from mlc_llm.weights.memory import huge_empty
+from mlc_llm.weights.memory import huge_empty, keep_freed_memory
 from mlc_llm.weights.pack import Chunk, chunks, pack_floats, pack_words
 from mlc_llm.weights.rows import RowReader, row_reader
 
@@ -36,7 +36,7 @@ Progress = Callable[[int, int], None]
 QUANTIZE_ABOVE = 300_000_000
 """Parameters from which a Hugging Face folder is quantized unless the user says otherwise."""
 
-TASK_CHUNKS = 16
+TASK_CHUNKS = 4
 """Chunks one thread takes at a time: few enough to balance, enough to be rarely scheduled."""
 
 
@@ -85,6 +85,7 @@ def load_weights(
     anything large is allocated unless only the values show it.
     """
     threads = threads or available_cores()
+    keep_freed_memory()
     if folder.format == "mlc":
         tensors = tensor_cache.find_tensors(folder.path, verify=verify, threads=threads)
     else:
