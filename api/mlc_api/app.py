@@ -1,0 +1,51 @@
+"""The web application: routes, errors, the API key and CORS, put together. Starts nothing."""
+
+from __future__ import annotations
+
+from litestar import Litestar
+from litestar.config.cors import CORSConfig
+
+from mlc_api.auth import require_key
+from mlc_api.errors import HANDLERS
+from mlc_api.routes.chat import chat_route
+from mlc_api.routes.completions import completion_route
+from mlc_api.routes.debug import debug_routes
+from mlc_api.routes.docs import docs_routes
+from mlc_api.routes.health import health_route
+from mlc_api.routes.metrics import metrics_route
+from mlc_api.routes.models import model_routes
+from mlc_api.settings import CorsSettings
+from mlc_api.state import Served
+
+
+def make_app(served: Served) -> Litestar:
+    """The application over one served model."""
+    settings = served.settings
+    routes = [
+        chat_route(served),
+        completion_route(served),
+        *model_routes(served),
+        health_route(served),
+        metrics_route(served),
+        *docs_routes(served),
+    ]
+    if settings.enable_debug:
+        routes += debug_routes(served)
+    return Litestar(
+        route_handlers=routes,
+        guards=[require_key(settings.api_key)] if settings.api_key is not None else [],
+        exception_handlers=HANDLERS,
+        cors_config=_cors(settings.cors),
+        request_max_body_size=settings.max_body_bytes,
+        openapi_config=None,  # written by hand in routes.docs: the handlers take raw bodies
+        logging_config=None,
+    )
+
+
+def _cors(cors: CorsSettings) -> CORSConfig:
+    return CORSConfig(
+        allow_origins=list(cors.allow_origins),
+        allow_methods=list(cors.allow_methods),  # type: ignore[arg-type]
+        allow_headers=list(cors.allow_headers),
+        allow_credentials=cors.allow_credentials,
+    )

@@ -1,0 +1,241 @@
+"""The command line of `mlc_llm serve`: flags in, plain values out. Opens no file.
+
+A flag that this version cannot honour is refused with a sentence, never ignored.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+from mlc_api.settings import CorsSettings
+from mlc_llm.arguments import ArgumentParser
+from mlc_llm.errors import BadConfig
+from mlc_llm.serve.config import EngineConfig, merge, parse_overrides
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+class Arguments(NamedTuple):
+    """What was asked for."""
+
+    model: str | None
+    """As it was typed; None: the packaged model."""
+    model_id: str | None
+    """The name to serve it under, when it was given."""
+    device: str
+    quantization: str | None
+    config: EngineConfig
+    max_waiting: int
+    enable_tracing: bool
+    enable_debug: bool
+    host: str
+    port: int
+    api_key: str | None
+    cors: CorsSettings
+    log_level: LogLevel
+
+
+def parse(argv: Sequence[str]) -> Arguments:
+    """Reads the command line. Exits with code 2 on a malformed one; raises `BadConfig`."""
+    given = _parser().parse_args(argv)
+    _refuse(given)
+    return Arguments(
+        model=given.model,
+        model_id=given.served_model_name,
+        device=given.device,
+        quantization=given.quantization,
+        config=_config(given),
+        max_waiting=given.max_waiting,
+        enable_tracing=given.enable_tracing,
+        enable_debug=given.enable_debug,
+        host=given.host,
+        port=given.port,
+        api_key=given.api_key,
+        cors=CorsSettings(
+            allow_origins=given.allow_origins,
+            allow_methods=given.allow_methods,
+            allow_headers=given.allow_headers,
+            allow_credentials=given.allow_credentials,
+        ),
+        log_level=given.log_level,
+    )
+
+
+def _config(given: argparse.Namespace) -> EngineConfig:
+    overrides = parse_overrides(given.overrides)
+    for name in ("prefix_cache_mode", "prefill_mode"):
+        flag = getattr(given, name)
+        if flag is not None:
+            overrides[name] = flag
+    return merge(
+        None,
+        **overrides,
+        mode=given.mode,
+        model_lib=given.model_lib,
+        speculative_mode=given.speculative_mode,
+        additional_models=given.additional_models,
+    )
+
+
+def _refuse(given: argparse.Namespace) -> None:
+    """Flags that have no place in `EngineConfig`, whose own check refuses the others."""
+    if given.embedding_model or given.embedding_model_lib:
+        raise BadConfig("--embedding-model is not supported by this version; leave it out")
+    if given.api_workers != 1:
+        raise BadConfig("--api-workers must be 1: this version has one web process")
+    if given.api_key == "":
+        raise BadConfig("--api-key must not be empty; leave it out to serve without a key")
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog="mlc_llm serve",
+        description="Serve a model over OpenAI's REST API. Prints its address when it is ready.",
+        epilog="GET /docs on the running server lists every endpoint.",
+    )
+    _model_flags(parser.add_argument_group("model"))
+    _engine_flags(parser.add_argument_group("engine"))
+    _server_flags(parser.add_argument_group("server"))
+    return parser
+
+
+def _model_flags(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "model",
+        nargs="?",
+        metavar="MODEL",
+        help="a Hugging Face or MLC model folder, HF://user/repo that is already on this machine, "
+        "or a name searched in ./, ./dist, ./dist/prebuilt and the cache (default: the small model "
+        "that comes with the package)",
+    )
+    group.add_argument("--model-lib", help="a compiled library (default: compile and cache one)")
+    group.add_argument(
+        "--quantization",
+        help="q0f32, q0f16 or q4f16_1, for a Hugging Face folder (default: q4f16_1 above 300 "
+        "million parameters, q0f32 below)",
+    )
+    group.add_argument(
+        "--served-model-name", help="the model's name in the API (default: MODEL as typed)"
+    )
+    group.add_argument(
+        "--additional-models",
+        nargs="*",
+        metavar="PATH[,LIB]",
+        help="draft models for speculative decoding; not supported by this version",
+    )
+    group.add_argument("--embedding-model", help="not supported by this version")
+    group.add_argument("--embedding-model-lib", help="not supported by this version")
+
+
+def _engine_flags(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--device",
+        default="auto",
+        help="auto, cpu, cuda or cuda:N (default: auto)",
+    )
+    group.add_argument(
+        "--mode",
+        choices=("local", "interactive", "server"),
+        default="local",
+        help="preset of the limits below: local serves 4 sequences at a time, interactive 1, "
+        "server as many as memory allows (default: local)",
+    )
+    group.add_argument(
+        "--overrides",
+        default="",
+        metavar="K=V;K=V",
+        help="max_num_sequence, max_total_seq_length, prefill_chunk_size, context_window_size, "
+        "sliding_window_size, gpu_memory_utilization, prefix_cache_max_num_recycling_seqs; the "
+        "rest of MLC LLM's keys only with the value that switches them off (default: none)",
+    )
+    group.add_argument(
+        "--prefill-mode",
+        choices=("hybrid", "chunked"),
+        help="whether a step may hold prefill and decode together (default: hybrid)",
+    )
+    group.add_argument(
+        "--prefix-cache-mode",
+        choices=("disable", "radix"),
+        help="whether beginnings of prompts are kept for later requests (default: radix)",
+    )
+    group.add_argument(
+        "--speculative-mode",
+        choices=("disable", "small_draft", "eagle", "medusa"),
+        default="disable",
+        help="only disable is supported by this version (default: disable)",
+    )
+    group.add_argument(
+        "--max-waiting",
+        type=_at_least_one,
+        default=1024,
+        metavar="N",
+        help="requests that may wait before new ones are refused with 503 (default: 1024)",
+    )
+    group.add_argument(
+        "--enable-tracing", action="store_true", help="record an event trace (default: off)"
+    )
+    group.add_argument(
+        "--enable-debug",
+        action="store_true",
+        help="serve /debug/... and times in `usage.extra` (default: off)",
+    )
+
+
+def _server_flags(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--host", default="127.0.0.1", help="(default: 127.0.0.1)")
+    group.add_argument(
+        "--port", type=_port, default=8000, help="0 takes a free one (default: 8000)"
+    )
+    group.add_argument(
+        "--api-key",
+        help="ask for 'Authorization: Bearer KEY' everywhere but on /health, /ready, /metrics and "
+        "/docs (default: no key)",
+    )
+    group.add_argument(
+        "--api-workers", type=int, default=1, help="only 1 is supported (default: 1)"
+    )
+    group.add_argument(
+        "--allow-credentials",
+        action="store_true",
+        help="let browsers send credentials (default: off)",
+    )
+    for what in ("origins", "methods", "headers"):
+        group.add_argument(
+            f"--allow-{what}",
+            f"--allowed-{what}",
+            type=_strings,
+            default=("*",),
+            metavar="JSON",
+            help=f'list of {what} that browsers may use (default: ["*"])',
+        )
+    group.add_argument(
+        "--log-level",
+        choices=("debug", "info", "warning", "error"),
+        default="info",
+        help="how much is printed (default: info)",
+    )
+
+
+def _strings(text: str) -> tuple[str, ...]:
+    try:
+        found: Any = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
+        raise argparse.ArgumentTypeError(f"must be a JSON list of strings, not {text}")
+    return tuple(found)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"must be between 0 and 65535, not {text}")
+    return int(text)
+
+
+def _at_least_one(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {text}")
+    return int(text)

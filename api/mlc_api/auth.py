@@ -1,0 +1,37 @@
+"""The API key: every route asks for it unless the route itself says that it is open.
+
+A guard runs on the route that was chosen, so no second reading of the path can disagree with it.
+"""
+
+from __future__ import annotations
+
+import hmac
+from typing import Any
+
+from litestar.connection import ASGIConnection
+from litestar.handlers.base import BaseRouteHandler
+from litestar.types import Guard
+
+from mlc_api.errors import Unauthorized
+
+OPEN: dict[str, Any] = {"open": True}
+"""`opt` of a route that anybody may call."""
+
+
+def require_key(api_key: str) -> Guard:
+    """A guard that lets through `Authorization: Bearer <api_key>` and open routes."""
+    expected = api_key.encode()
+
+    def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+        if not handler.opt.get("open") and not _has_key(connection, expected):
+            raise Unauthorized("The API key is missing or wrong; send 'Authorization: Bearer KEY'.")
+
+    return guard
+
+
+def _has_key(connection: ASGIConnection[Any, Any, Any, Any], expected: bytes) -> bool:
+    found = [value for name, value in connection.scope["headers"] if name == b"authorization"]
+    if len(found) != 1:
+        return False
+    scheme, _, key = found[0].partition(b" ")
+    return scheme.lower() == b"bearer" and hmac.compare_digest(key.strip(), expected)

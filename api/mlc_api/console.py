@@ -1,0 +1,50 @@
+"""What the server prints for the person who started it: one line per fact, on standard output."""
+
+from __future__ import annotations
+
+from mlc_llm.protocol.messages import Progress, Ready
+
+PROGRESS_STEP = 0.1
+"""A stage with a known end is reported again after this share of it."""
+
+
+class Console:
+    """Prints from log level info on; silent above."""
+
+    def __init__(self, log_level: str) -> None:
+        self._silent = log_level in ("warning", "error")
+        self._told: tuple[str, str] | None = None
+        self._told_fraction = 0.0
+
+    def progress(self, progress: Progress) -> None:
+        """What the engine is doing while it starts."""
+        told = (progress.stage, progress.message)
+        fraction = progress.fraction
+        if told == self._told and (
+            fraction is None or self._told_fraction + PROGRESS_STEP > fraction < 1
+        ):
+            return
+        self._told, self._told_fraction = told, fraction or 0.0
+        share = f" {fraction:4.0%}" if fraction is not None else ""
+        self._say(f"{progress.stage:>8}{share}  {progress.message}")
+
+    def decisions(self, ready: Ready) -> None:
+        """What the engine chose, and why."""
+        for decision in ready.decisions:
+            self._say(f"{'decided':>8}  {decision}")
+
+    def address(self, model: str, host: str, port: int) -> None:
+        """Where to send requests."""
+        shown = f"[{host}]" if ":" in host else host
+        url = f"http://{shown}:{port}"
+        self._say(
+            f"Serving {model} on {url} (OpenAI's base_url is {url}/v1, endpoints: {url}/docs)"
+        )
+
+    def stopping(self) -> None:
+        """The first signal has come."""
+        self._say("Stopping; running answers have a few seconds. A second signal ends at once.")
+
+    def _say(self, line: str) -> None:
+        if not self._silent:
+            print(line, flush=True)

@@ -1,0 +1,193 @@
+"""The OpenAPI document and its page, made from the structs that are really read and written.
+
+Pure. The page is plain HTML without scripts or addresses elsewhere, so it works offline.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from html import escape
+from typing import Any, NamedTuple
+
+import msgspec
+
+from mlc_api.errors import ErrorBody
+from mlc_llm.protocol.requests import ChatCompletionRequest, CompletionRequest
+from mlc_llm.protocol.responses import (
+    ChatCompletionResponse,
+    ChatCompletionStreamResponse,
+    CompletionResponse,
+    CompletionStreamResponse,
+    ModelList,
+    ModelResponse,
+)
+
+TITLE = "MLC LLM serve"
+
+
+class Endpoint(NamedTuple):
+    """One route, as a reader wants to know it."""
+
+    method: str
+    path: str
+    summary: str
+    request: type | None = None
+    response: type | None = None
+    event: type | None = None
+    """What each server-sent event holds when `stream` is true."""
+    content_type: str = "application/json"
+    open: bool = False
+    """Whether it answers without the API key."""
+    debug: bool = False
+    """Whether it exists only with --enable-debug."""
+
+
+ENDPOINTS = (
+    Endpoint("get", "/v1/models", "The models that are served here.", response=ModelList),
+    Endpoint("get", "/v1/models/{model_id}", "One model by its id.", response=ModelResponse),
+    Endpoint(
+        "post",
+        "/v1/chat/completions",
+        "The next message of a conversation, whole or streamed.",
+        ChatCompletionRequest,
+        ChatCompletionResponse,
+        ChatCompletionStreamResponse,
+    ),
+    Endpoint(
+        "post",
+        "/v1/completions",
+        "Text after a prompt, whole or streamed.",
+        CompletionRequest,
+        CompletionResponse,
+        CompletionStreamResponse,
+    ),
+    Endpoint("get", "/health", "200 while the engine takes requests, else 503.", open=True),
+    Endpoint("get", "/ready", "The same as /health.", open=True),
+    Endpoint("get", "/metrics", "Metrics for Prometheus.", content_type="text/plain", open=True),
+    Endpoint("get", "/openapi.json", "This description, for programs.", open=True),
+    Endpoint("get", "/docs", "This description, for people.", content_type="text/html", open=True),
+    Endpoint("post", "/debug/dump_event_trace", "Events in Chrome's trace format.", debug=True),
+    Endpoint("post", "/debug/dump_engine_metrics", "The engine's counters.", debug=True),
+    Endpoint("post", "/debug/reset_engine", "Aborts everything, drops all caches.", debug=True),
+)
+
+
+def document(*, debug: bool, with_key: bool, version: str) -> dict[str, Any]:
+    """The OpenAPI 3.1 document of a server with or without debug routes and an API key."""
+    endpoints = [endpoint for endpoint in ENDPOINTS if debug or not endpoint.debug]
+    kinds = [kind for e in endpoints for kind in (e.request, e.response, e.event) if kind]
+    _, schemas = msgspec.json.schema_components(
+        [*kinds, ErrorBody], ref_template="#/components/schemas/{name}"
+    )
+    paths: dict[str, dict[str, Any]] = {}
+    for endpoint in endpoints:
+        paths.setdefault(endpoint.path, {})[endpoint.method] = _operation(endpoint, with_key)
+    components: dict[str, Any] = {"schemas": schemas}
+    if with_key:
+        components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": TITLE, "version": version},
+        "paths": paths,
+        "components": components,
+    }
+
+
+def _operation(endpoint: Endpoint, with_key: bool) -> dict[str, Any]:
+    content: dict[str, Any] = {endpoint.content_type: _media(endpoint.response)}
+    if endpoint.event is not None:
+        content["text/event-stream"] = _media(endpoint.event)
+    operation: dict[str, Any] = {
+        "summary": endpoint.summary,
+        "responses": {
+            "200": {"description": "Success.", "content": content},
+            "default": {
+                "description": "Any error.",
+                "content": {"application/json": _media(ErrorBody)},
+            },
+        },
+    }
+    if endpoint.request is not None:
+        body = {"application/json": _media(endpoint.request)}
+        operation["requestBody"] = {"required": True, "content": body}
+    if "{" in endpoint.path:
+        name = endpoint.path.partition("{")[2].partition("}")[0]
+        parameter = {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        operation["parameters"] = [parameter]
+    if with_key and not endpoint.open:
+        operation["security"] = [{"key": []}]
+    return operation
+
+
+def _media(kind: type | None) -> dict[str, Any]:
+    return {"schema": {"$ref": f"#/components/schemas/{kind.__name__}"}} if kind else {}
+
+
+STYLE = """
+body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}
+code,td:first-child{font-family:ui-monospace,monospace}table{border-collapse:collapse;width:100%}
+td,th{text-align:left;padding:.25rem .75rem;border-bottom:1px solid #ddd;vertical-align:top}
+h2{margin-top:2rem}
+"""
+
+
+def page(spec: dict[str, Any], model: str) -> str:
+    """The document as one HTML page."""
+    info = spec["info"]
+    parts = [
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(TITLE)}</title>",
+        f"<style>{STYLE}</style>",
+        f"<h1>{escape(TITLE)} <small>{escape(info['version'])}</small></h1>",
+        f"<p>Serves <code>{escape(model)}</code>. For programs: ",
+        '<a href="openapi.json">openapi.json</a>.</p><h2>Endpoints</h2><table>',
+        *_endpoint_rows(spec["paths"]),
+        "</table>",
+    ]
+    for name, schema in spec["components"]["schemas"].items():
+        parts.extend(_schema_table(name, schema))
+    return "".join(parts) + "</html>"
+
+
+def _endpoint_rows(paths: dict[str, Any]) -> Iterable[str]:
+    for path, operations in paths.items():
+        for method, operation in operations.items():
+            body = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+            links = [_type_of(body["schema"])] if body else []
+            for media in operation["responses"]["200"]["content"].values():
+                links += [_type_of(media["schema"])] if media else []
+            yield (
+                f"<tr><td>{method.upper()} {escape(path)}<td>{escape(operation['summary'])}"
+                f"<td>{' → '.join(links)}"
+            )
+
+
+def _schema_table(name: str, schema: dict[str, Any]) -> Iterable[str]:
+    yield f'<h2 id="{escape(name)}">{escape(name)}</h2><p>{escape(schema.get("description", ""))}'
+    yield "<table>"
+    required = set(schema.get("required", ()))
+    for field, kind in schema.get("properties", {}).items():
+        need = "required" if field in required else _default(kind)
+        yield f"<tr><td>{escape(field)}<td>{_type_of(kind)}<td>{need}"
+    yield "</table>"
+
+
+def _default(kind: dict[str, Any]) -> str:
+    return (
+        f"default <code>{escape(json.dumps(kind['default']))}</code>" if "default" in kind else ""
+    )
+
+
+def _type_of(kind: dict[str, Any]) -> str:
+    if "$ref" in kind:
+        name = escape(kind["$ref"].rsplit("/", 1)[-1])
+        return f'<a href="#{name}">{name}</a>'
+    if "anyOf" in kind:
+        return " or ".join(_type_of(option) for option in kind["anyOf"])
+    if "enum" in kind:
+        return " or ".join(escape(json.dumps(value)) for value in kind["enum"])
+    if kind.get("type") == "array":
+        return f"list of {_type_of(kind.get('items') or {})}"
+    if kind.get("type") == "object" and isinstance(kind.get("additionalProperties"), dict):
+        return f"map to {_type_of(kind['additionalProperties'])}"
+    return escape(str(kind.get("type", "anything")))

@@ -1,0 +1,38 @@
+"""GET /v1/models and /v1/models/{id}: the one model that is served here."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from litestar import Request, Response, get
+from litestar.handlers import HTTPRouteHandler
+
+from mlc_api.sse import encode_object
+from mlc_api.state import Served
+from mlc_llm.errors import ModelNotFound
+from mlc_llm.protocol.responses import ModelList, ModelResponse
+
+JSON = "application/json"
+
+
+def model_routes(served: Served) -> list[HTTPRouteHandler]:
+    """The routes over one served model."""
+    model = ModelResponse(
+        id=served.settings.model_id, created=served.created, object="model", owned_by="MLC-LLM"
+    )
+
+    @get("/v1/models", sync_to_thread=False)
+    def list_models() -> Response[bytes]:
+        return Response(encode_object(ModelList(object="list", data=[model])), media_type=JSON)
+
+    @get("/v1/models/{model_id:path}", sync_to_thread=False)
+    def get_model(request: Request[Any, Any, Any]) -> Response[bytes]:
+        # An id may be a path or an address, whose slashes the router would have merged.
+        raw_path: bytes = request.scope["raw_path"]
+        model_id = unquote_to_bytes(raw_path.partition(b"/models/")[2]).decode(errors="replace")
+        if model_id != model.id:
+            raise ModelNotFound(f"The model {model_id!r} is not served here.", param="model")
+        return Response(encode_object(model), media_type=JSON)
+
+    return [list_models, get_model]

@@ -1,0 +1,148 @@
+"""`mlc_llm serve`: from the command line to a running server, and back to an exit code.
+
+Order is what makes the start fast: the port is taken and the engine process started before the web
+framework is imported. While the engine loads, the server answers 503 and says why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from mlc_api.arguments import Arguments, parse
+from mlc_api.console import Console
+from mlc_api.engine import ServedEngine
+from mlc_api.listener import open_listener
+from mlc_api.settings import WebSettings
+from mlc_llm import __version__
+from mlc_llm.models.resolve import resolve_model
+from mlc_llm.serve.config import to_spec
+
+PACKAGED_ID = "packaged"
+"""Name of the model that comes with the package."""
+
+LATE = {"web": "mlc_api.web"}
+"""Imported when the engine process is on its way."""
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def main(argv: Sequence[str], engine_command: Sequence[str] | None = None) -> int:
+    """Serve until a signal comes; 0 then. Raises `MLCError` for what keeps it from serving.
+
+    `engine_command` stands in for the engine program, for tests.
+    """
+    arguments = parse(argv)
+    logging.basicConfig(level=arguments.log_level.upper(), format="%(levelname)s: %(message)s")
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    folder = resolve_model(arguments.model)
+    spec = to_spec(
+        arguments.config,
+        str(folder),
+        arguments.device,
+        quantization=arguments.quantization,
+        enable_tracing=arguments.enable_tracing,
+        max_waiting=arguments.max_waiting,
+    )
+    settings = _settings(arguments)
+    with open_listener(settings.host, settings.port) as listener:
+        console = Console(arguments.log_level)
+        engine = ServedEngine(spec, console.progress, engine_command)
+        return uvloop.run(_Life(settings, folder, engine, listener, console).run())
+
+
+def _settings(arguments: Arguments) -> WebSettings:
+    return WebSettings(
+        model_id=arguments.model_id or arguments.model or PACKAGED_ID,
+        version=__version__,
+        host=arguments.host,
+        port=arguments.port,
+        api_key=arguments.api_key,
+        cors=arguments.cors,
+        enable_debug=arguments.enable_debug,
+        enable_tracing=arguments.enable_tracing,
+    )
+
+
+class _Life:
+    """One run of the server: start, serve, stop."""
+
+    def __init__(
+        self,
+        settings: WebSettings,
+        folder: Path,
+        engine: ServedEngine,
+        listener: socket.socket,
+        console: Console,
+    ) -> None:
+        self._settings = settings
+        self._folder = folder
+        self._listener = listener
+        self._console = console
+        self._engine = engine
+        self._stop = asyncio.Event()
+
+    async def run(self) -> int:
+        """Until a signal; raises what the engine says when it cannot start."""
+        loop = asyncio.get_running_loop()
+        for number in SIGNALS:
+            loop.add_signal_handler(number, self._signalled, number)
+        starting = asyncio.create_task(self._start_engine())
+        await asyncio.sleep(0)  # now the engine process is on its way
+        try:
+            web: Any = import_module(LATE["web"])
+            server = web.make_web(self._settings, self._folder, self._engine)
+            serving = asyncio.create_task(server.serve(sockets=[self._listener]))
+            try:
+                await self._until_over(starting, serving)
+            finally:
+                await self._shut_down(server, serving)
+        finally:
+            await self._end_engine(starting)
+        return 0
+
+    async def _start_engine(self) -> None:
+        ready = await self._engine.start()
+        self._console.decisions(ready)
+        host, port = self._listener.getsockname()[:2]
+        self._console.address(self._settings.model_id, host, port)
+
+    async def _until_over(self, starting: asyncio.Task[None], serving: asyncio.Task[None]) -> None:
+        """Until a signal, the death of the server, or a start that failed."""
+        stop = asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait({starting, serving, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if starting.done() and not self._stop.is_set():
+                starting.result()
+                await asyncio.wait({serving, stop}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stop.cancel()
+
+    async def _shut_down(self, server: Any, serving: asyncio.Task[None]) -> None:
+        """Accept no more; running answers have a short time, then they end with an error."""
+        server.stop()
+        await asyncio.wait({serving}, timeout=self._settings.graceful_seconds)
+        await self._engine.stop()
+        await serving
+
+    async def _end_engine(self, starting: asyncio.Task[None]) -> None:
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        await self._engine.stop()
+
+    def _signalled(self, number: int) -> None:
+        if self._stop.is_set():
+            sys.stdout.flush()
+            os._exit(128 + number)  # the engine sees its lifeline end and goes as well
+        self._console.stopping()
+        self._stop.set()

@@ -1,0 +1,37 @@
+"""How the web process is to behave: values, filled from the command line by `mlc_api.serve`."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+MAX_BODY_BYTES = 32 << 20
+
+
+class CorsSettings(Struct, frozen=True, kw_only=True):
+    """Which web pages may call this server from a browser."""
+
+    allow_origins: tuple[str, ...] = ("*",)
+    allow_methods: tuple[str, ...] = ("*",)
+    allow_headers: tuple[str, ...] = ("*",)
+    allow_credentials: bool = False
+
+
+class WebSettings(Struct, frozen=True, kw_only=True):
+    """Everything that the routes and their surroundings want to know."""
+
+    model_id: str
+    """The name in /v1/models and in answers to requests that name no model."""
+    version: str = "0"
+    host: str = "127.0.0.1"
+    port: int = 8000
+    api_key: str | None = None
+    """None: no key is asked for."""
+    cors: CorsSettings = CorsSettings()
+    enable_debug: bool = False
+    """Whether /debug/* exists and answers carry `usage.extra`."""
+    enable_tracing: bool = False
+    max_body_bytes: int = MAX_BODY_BYTES
+    body_seconds: float = 60.0
+    """How long a request's body may take to arrive."""
+    graceful_seconds: int = 5
+    """How long running answers may go on after the first signal to stop."""

@@ -1,0 +1,24 @@
+"""The half of the server that needs the web framework; loaded while the engine is starting."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mlc_api.app import make_app
+from mlc_api.engine import ServedEngine
+from mlc_api.server import Server, make_server
+from mlc_api.settings import WebSettings
+from mlc_api.state import Served
+from mlc_api.text import TextSide
+from mlc_llm.serve.prepare import ServedModel
+
+LAST_RESORT_SECONDS = 3
+"""After the graceful time the engine's streams end; what runs this much later is cancelled."""
+
+
+def make_web(settings: WebSettings, folder: Path, engine: ServedEngine) -> Server:
+    """The HTTP server over this model and engine, ready to `serve`. Raises `BadModel`."""
+    model = ServedModel.load(folder, settings.model_id)
+    text = TextSide(model, engine, with_extra=settings.enable_debug)
+    app = make_app(Served(settings, engine, text))
+    return make_server(app, settings.graceful_seconds + LAST_RESORT_SECONDS)

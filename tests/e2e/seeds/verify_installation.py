@@ -1,1 +1,0 @@
-from mlc_llm import MLCEngine; print(MLCEngine)

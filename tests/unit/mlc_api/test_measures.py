@@ -1,0 +1,58 @@
+"""The clock of an answer, by a clock of our own."""
+
+from __future__ import annotations
+
+import pytest
+
+from mlc_api.measures import Measured, Measures
+from mlc_llm.errors import EngineDied
+from mlc_llm.protocol.messages import Delta, Stats
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def totals(histogram) -> tuple[float, float]:
+    """Sum and count."""
+    samples = {sample.suffix: sample.value for sample in histogram.samples()}
+    return samples["_sum"], samples["_count"]
+
+
+def test_first_token_then_between_tokens_then_the_end() -> None:
+    measures, clock = Measures("m"), Clock()
+    measured = Measured(measures, "chat", n=1, clock=clock)
+    for clock.now, tokens in ((2.0, 1), (3.0, 1), (5.0, 4)):
+        measured.news([Delta("r", 0, "a", tokens)])
+    clock.now = 6.0
+    measured.ended(None, gone=False)
+    assert totals(measures.first_token) == (2.0, 1)
+    assert totals(measures.inter_token) == (pytest.approx(1.0 + 2.0), 1 + 4)
+    assert totals(measures.end_to_end) == (6.0, 1)
+    assert measures.answers.get("chat", "ok") == 1
+    assert measures.open_answers.get() == 0
+
+
+def test_failures_and_disconnects_are_counted_by_their_own_names() -> None:
+    measures = Measures("m")
+    Measured(measures, "chat", n=1).ended(EngineDied("d"), gone=False)
+    Measured(measures, "chat", n=1).ended(None, gone=True)
+    Measured(measures, "chat", n=1).ended(ZeroDivisionError(), gone=False)
+    for outcome in ("engine_died", "disconnected", "internal_error"):
+        assert measures.answers.get("chat", outcome) == 1
+    assert totals(measures.end_to_end) == (0.0, 0)
+
+
+def test_the_engine_s_numbers_are_taken_over() -> None:
+    measures = Measures("m")
+    stats = Stats(
+        num_running=3, kv_pages_total=8, kv_pages_free=2, kv_pages_cached=2,
+        requests_finished={"stop": 5},
+    )  # fmt: skip
+    measures.take(stats)
+    assert measures.running.get() == 3
+    assert measures.kv_usage.get() == 0.5
+    assert measures.success.get("stop") == 5
