@@ -53,12 +53,13 @@ def decode(content: bytes, kind: type[T], path: Path) -> T:
         raise BadModel(f"{path}: {error}") from None
 
 
-def convert(values: dict[str, Any], kind: type[T], path: Path) -> T:
-    """Decoded JSON as a `kind`; raises `BadModel` as `decode` does."""
+def convert(values: Any, kind: type[T], path: Path, part: str = "") -> T:
+    """Decoded JSON, all of a file or the named part, as a `kind`; raises `BadModel`."""
     try:
         return msgspec.convert(values, kind)
     except msgspec.ValidationError as error:
-        raise BadModel(f"{path}: {error}") from None
+        place = f"{path}: {part}" if part else str(path)
+        raise BadModel(f"{place}: {error}") from None
 
 
 def read_json(path: Path, kind: type[T], limit: int = 4 * MEBIBYTE) -> T:

@@ -19,8 +19,8 @@ from mlc_llm.models.parameters import ROW_BLOCK, ParameterSpec, parameters
 from mlc_llm.quantization.group import Quantized, dequantize, fill_tail
 from mlc_llm.quantization.scheme import GROUP_SIZE, Scheme, WeightFormat
 
-CHUNK_ELEMENTS = 1 << 17
-"""Weights handled at a time: a chunk's temporaries stay in the core's own cache."""
+CHUNK_ELEMENTS = 1 << 19
+"""Weights handled at a time: passes long enough that threads rarely wait for the interpreter."""
 
 AnyArray = NDArray[Any]
 

@@ -1,0 +1,97 @@
+"""Rows of a parameter from where they are stored: floats, or q4f16_1 quantized on the way.
+
+Values are checked here: a NaN, an infinity or a number the target cannot hold is a `BadModel` that
+names the tensor, not a wrong answer hours later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlc_llm.quantization.floats import (
+    FloatArray,
+    round_bfloats_to_halves,
+    widen_bfloats,
+    widen_halves,
+)
+from mlc_llm.quantization.group import Quantized, quantize_halves
+from mlc_llm.quantization.scheme import WeightFormat
+from mlc_llm.weights.binding import Stored, StoredFloats, StoredWords
+from mlc_llm.weights.source import StoredTensor, read_rows
+
+AnyArray = NDArray[Any]
+RowReader = Callable[[int, int], FloatArray | Quantized]
+"""Gives rows first..last - 1 of a parameter."""
+
+
+class Conversion(NamedTuple):
+    """From stored rows to float32, and the largest magnitude that may come out."""
+
+    convert: Callable[[AnyArray], FloatArray]
+    limit: float
+
+
+def row_reader(stored: Stored, weights: WeightFormat) -> RowReader:
+    """How to read a parameter for a kernel that wants `weights`.
+
+    Floats come as float32, already rounded to float16 values for "f16"; "q4" gives `Quantized`.
+    """
+    if isinstance(stored, StoredWords):
+        return lambda first, last: _words(stored, first, last)
+    if weights == "q4":
+        return lambda first, last: quantize_halves(_stacked(stored, first, last, _TO_HALVES))
+    conversions = _TO_SINGLES if weights == "f32" else _TO_HALVES
+    return lambda first, last: _stacked(stored, first, last, conversions)
+
+
+def _words(stored: StoredWords, first: int, last: int) -> Quantized:
+    scales = read_rows(stored.scales, first, last)
+    if not np.isfinite(scales).all():
+        raise stored.scales.fault("holds a value that is not finite")
+    return Quantized(read_rows(stored.words, first, last), scales)
+
+
+def _stacked(
+    stored: StoredFloats, first: int, last: int, conversions: dict[str, Conversion]
+) -> FloatArray:
+    """Rows of the pieces taken as one tensor."""
+    parts, start = [], 0
+    for piece in stored.pieces:
+        begin, end = max(first - start, 0), min(last - start, piece.shape[0])
+        if begin < end:
+            parts.append(_floats(piece, begin, end, conversions[piece.dtype]))
+        start += piece.shape[0]
+    if not parts:
+        return np.empty((0, *stored.pieces[0].shape[1:]), np.float32)
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _floats(piece: StoredTensor, first: int, last: int, conversion: Conversion) -> FloatArray:
+    values = conversion.convert(read_rows(piece, first, last))
+    # A NaN makes both extremes NaN, and no comparison with a NaN is true.
+    if not (values.min() >= -conversion.limit and values.max() <= conversion.limit):
+        raise piece.fault(f"holds a value that is not finite or beyond {conversion.limit:.4g}")
+    return values
+
+
+def _round_singles(rows: AnyArray) -> FloatArray:
+    with np.errstate(over="ignore"):
+        return widen_halves(rows.astype(np.float16).view(np.uint16))
+
+
+_SINGLE_MAX = float(np.finfo(np.float32).max)
+_HALF_MAX = float(np.finfo(np.float16).max)
+_TO_SINGLES = {
+    "F32": Conversion(lambda rows: rows, _SINGLE_MAX),
+    "F16": Conversion(lambda rows: widen_halves(rows.view(np.uint16)), _SINGLE_MAX),
+    "BF16": Conversion(widen_bfloats, _SINGLE_MAX),
+}
+_TO_HALVES = {
+    "F32": Conversion(_round_singles, _HALF_MAX),
+    "F16": Conversion(lambda rows: widen_halves(rows.view(np.uint16)), _HALF_MAX),
+    "BF16": Conversion(round_bfloats_to_halves, _HALF_MAX),
+}

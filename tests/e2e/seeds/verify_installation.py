@@ -1,0 +1,1 @@
+from mlc_llm import MLCEngine; print(MLCEngine)
