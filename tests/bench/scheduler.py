@@ -1,4 +1,6 @@
-"""What a step costs beside the device: `python tests/bench/scheduler.py` prints a table.
+"""What a step costs beside the device, as a table.
+
+    PYTHONPATH=pkg:workers:tests python tests/bench/scheduler.py
 
 plan + settle is the scheduler alone; turn is a whole turn of the engine with a runner that does
 nothing, a sampler that returns one token, and a channel that only encodes.
@@ -9,10 +11,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from statistics import median
-
-sys.path[:0] = [str(Path(__file__).parents[2] / room) for room in ("pkg", "workers", "tests")]
 
 import msgspec
 import numpy as np

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import msgspec
 from msgspec import Struct
@@ -16,7 +16,7 @@ from mlc_llm.tracing.recorder import Record
 
 
 class ChromeEvent(Struct, frozen=True):
-    """One object of the array."""
+    """One object of the array; `ph` is B (begin), E (end) or i (instant)."""
 
     name: str
     ph: str
@@ -26,14 +26,16 @@ class ChromeEvent(Struct, frozen=True):
 
 
 def chrome_events(records: Iterable[Record]) -> list[ChromeEvent]:
-    """Grouped by request in the order of first sight, by time within each.
-
-    The end of a duration whose begin is no longer kept is left out.
-    """
+    """Grouped by request in the order of first sight, by time within each."""
     requests: dict[str, list[Record]] = {}
     for record in records:
-        requests.setdefault(record.request_id, []).append(record)
-    return [event for of_one in requests.values() for event in _numbered(of_one)]
+        for request_id in record.request_ids:
+            requests.setdefault(request_id, []).append(record)
+    return [
+        event
+        for request_id, of_one in requests.items()
+        for event in sorted(_events(request_id, of_one), key=lambda event: event.ts)
+    ]
 
 
 def chrome_json(records: Iterable[Record]) -> bytes:
@@ -41,18 +43,14 @@ def chrome_json(records: Iterable[Record]) -> bytes:
     return msgspec.json.encode(chrome_events(records))
 
 
-def _numbered(records: list[Record]) -> list[ChromeEvent]:
-    seen: Counter[tuple[str, str]] = Counter()
-    events = []
-    for record in sorted(records, key=lambda record: record.when):
-        name = record.event.value
-        number = seen[name, record.phase]
-        if record.phase == "E" and number >= seen[name, "B"]:
-            continue
-        seen[name, record.phase] += 1
-        events.append(
-            ChromeEvent(
-                f"{name} ({number})", record.phase, int(record.when * 1e6), 1, record.request_id
-            )
-        )
-    return events
+def _events(request_id: str, records: list[Record]) -> Iterator[ChromeEvent]:
+    seen: Counter[str] = Counter()
+    for record in sorted(records, key=lambda record: record.start):
+        name = f"{record.event.value} ({seen[record.event.value]})"
+        seen[record.event.value] += 1
+        start = int(record.start * 1e6)
+        if record.end is None:
+            yield ChromeEvent(name, "i", start, 1, request_id)
+        else:
+            yield ChromeEvent(name, "B", start, 1, request_id)
+            yield ChromeEvent(name, "E", int(record.end * 1e6), 1, request_id)

@@ -5,40 +5,42 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable
-from typing import Literal, NamedTuple
+
+from msgspec import Struct
 
 from mlc_llm.tracing.events import Event
 
-CAPACITY = 1 << 17
-"""Events kept by default, about 20 MB when full."""
+CAPACITY = 1 << 18
+"""Events kept by default, one per request and event: some 10 MB when full."""
 
 
-class Record(NamedTuple):
-    """One event; wall clock in seconds, so that records of two processes can be merged."""
+class Record(Struct, frozen=True, gc=False):
+    """The same event of several requests; wall clock in seconds, so that records of two processes
+    can be merged.
+    """
 
-    when: float
+    start: float
+    end: float | None
+    """None: an instant."""
     event: Event
-    phase: Literal["B", "E", "i"]
-    """Begin, end or instant."""
-    request_id: str
+    request_ids: tuple[str, ...]
 
 
 class Recorder:
     """Records events; whoever may run without tracing holds `Recorder | None` and asks first."""
 
     def __init__(self, capacity: int = CAPACITY) -> None:
-        self._records: deque[Record] = deque(maxlen=capacity)
+        self._capacity = capacity
+        self._records: deque[Record] = deque()
+        self._size = 0
 
     def instant(self, event: Event, request_id: str, when: float | None = None) -> None:
         """Something happened, now unless said otherwise."""
-        self._records.append(Record(time.time() if when is None else when, event, "i", request_id))
+        self._add(Record(time.time() if when is None else when, None, event, (request_id,)))
 
     def span(self, event: Event, request_ids: Iterable[str], start: float, end: float) -> None:
         """Something took time, for each of these requests."""
-        append = self._records.append
-        for request_id in request_ids:
-            append(Record(start, event, "B", request_id))
-            append(Record(end, event, "E", request_id))
+        self._add(Record(start, end, event, tuple(request_ids)))
 
     def records(self) -> list[Record]:
         """All that is kept, in the order of recording."""
@@ -47,3 +49,10 @@ class Recorder:
     def clear(self) -> None:
         """Forget everything."""
         self._records.clear()
+        self._size = 0
+
+    def _add(self, record: Record) -> None:
+        self._records.append(record)
+        self._size += len(record.request_ids)
+        while self._size > self._capacity:
+            self._size -= len(self._records.popleft().request_ids)

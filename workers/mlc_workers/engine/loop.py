@@ -255,12 +255,15 @@ class Engine:
             (Event.DETOKENIZATION, settled, ended),
         ):
             recorder.span(event, (ENGINE,), start, end)
-        decoding = {choice.request.key.request_id: None for choice in step.decoding}
-        others = {choice.request.key.request_id: None for choice in step.prefilling}
-        answered = {choice.request.key.request_id: None for choice in step.sampled}
         for choice in step.preempted:
             recorder.instant(Event.PREEMPT, choice.request.key.request_id, planned)
-        recorder.span(Event.DECODE, decoding, planned, ran)
-        recorder.span(Event.PREFILL, others, planned, ran)
+        recorder.span(Event.DECODE, _names(step.decoding), planned, ran)
+        recorder.span(Event.PREFILL, _names(step.prefilling), planned, ran)
+        answered = _names(step.sampled)
         recorder.span(Event.SAMPLING, answered, ran, sampled)
         recorder.span(Event.DETOKENIZATION, answered, settled, ended)
+
+
+def _names(choices: list[Choice]) -> dict[str, None]:
+    """The requests that these are choices of, each once."""
+    return dict.fromkeys([choice.request.key.request_id for choice in choices])
