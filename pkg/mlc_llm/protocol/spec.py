@@ -31,3 +31,5 @@ class EngineSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_waiting: int = 1024
     """Requests that may wait for a place before new ones are refused with `Overloaded`."""
     threads: int | None = None
+    verbose: bool = False
+    """Print the traceback of what nobody expected on standard error."""

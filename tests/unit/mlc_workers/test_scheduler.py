@@ -10,7 +10,9 @@ from mlc_workers.cache.kv import KVCache
 from mlc_workers.cache.pages import pages_for
 from mlc_workers.request import Choice, InvalidTransition, Phase, Request, RequestKey
 from mlc_workers.scheduler.limits import Limits
+from mlc_workers.scheduler.prefill import plan_chunk
 from mlc_workers.scheduler.scheduler import Scheduler
+from mlc_workers.scheduler.step import StepBuilder
 from support.fake_runner import FakeRunner, continuation
 
 VOCAB = 97
@@ -91,6 +93,18 @@ def test_several_short_prompts_begin_in_one_step() -> None:
     for token in range(3):
         bench.submit([token] * 8)
     assert bench.step() == [("r1", 8), ("r2", 8), ("r3", 8)]
+
+
+def test_a_prompt_takes_the_pages_there_are_when_there_are_too_few_for_its_chunk() -> None:
+    bench = Bench(num_pages=4, prefill_chunk_size=64)
+    state = bench.scheduler.state
+    (choice,) = bench.submit([1] * 63).choices
+    state.start(choice, [], 1)
+    bench.kv.extend(bench.kv.open([]), 32, [])
+    step = StepBuilder()
+    step.num_prefill = 64
+    plan_chunk(state, step, choice)
+    assert [len(span.tokens) for span in step.spans] == [32]
 
 
 def test_the_queue_is_not_overtaken_by_a_smaller_request() -> None:

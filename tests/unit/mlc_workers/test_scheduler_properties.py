@@ -105,10 +105,13 @@ class Scheduling(RuleBasedStateMachine):
             self.live.remove(request)
 
     def run_step(self, dropped: Request | None = None) -> None:
+        oldest = self.scheduler.state.running[:1]
         step = self.scheduler.plan()
         assert (step is None) == (not self.live)
         if step is None:
             return
+        if self.limits.prefill_mode == "hybrid":
+            assert step.choices[: len(oldest)] == oldest
         assert 0 < step.plan.num_tokens <= self.limits.prefill_chunk_size
         hits = self.runner.run(step.plan).argmax(-1).tolist()
         if dropped:

@@ -7,6 +7,7 @@ again and again, or a bug in the engine itself, ends the loop.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Protocol, assert_never
@@ -38,6 +39,9 @@ IDLE_BEAT_S = 1.0
 MAX_FAULTS = 3
 """Runs that may fail one after the other before the device is given up."""
 
+STOP_PATIENCE_S = 2.0
+"""How long a client that does not read may hold up the end."""
+
 
 class Runner(Protocol):
     """Computes plans on the device."""
@@ -67,6 +71,8 @@ class Engine:
         self._recorder = recorder
         self._clock = clock
         self._num_faults = 0
+        self._stop_requested = False
+        self._deadline = math.inf
         self.counters = Counters()
         self.desk = Desk(scheduler, sampler, texts, checks, self.counters, recorder, clock)
         self.clients = [Client(number, end) for number, end in enumerate(ends)]
@@ -75,7 +81,7 @@ class Engine:
 
     def run(self) -> None:
         """Serve until every client has left. Raises `EngineFault` when the device is given up."""
-        while self.clients:
+        while self.clients and self._clock() < self._deadline:
             if not self.turn():
                 self._park()
 
@@ -83,6 +89,8 @@ class Engine:
         """Once round: everything the clients want, then one step. False: there was no work."""
         for client in list(self.clients):
             self._obey(client)
+        if self._stop_requested:
+            self._stop()
         for client in self.clients:
             client.end.heartbeat.beat(self._beat_of(client))
         worked = self._step()
@@ -92,8 +100,18 @@ class Engine:
             raise EngineFault(f"the device failed {MAX_FAULTS} times in a row")
         return worked
 
-    def stop(self) -> None:
-        """End soon: abort everything and let no more in."""
+    def request_stop(self) -> None:
+        """Abort everything, let no more in, and end once the clients have been told.
+
+        May be called from a signal handler: it only leaves a note and wakes the loop.
+        """
+        self._stop_requested = True
+        for client in self.clients:
+            client.end.wakeup.notify()
+
+    def _stop(self) -> None:
+        self._stop_requested = False
+        self._deadline = self._clock() + STOP_PATIENCE_S
         for client in self.clients:
             client.is_leaving = True
             self.desk.abort_all(client)

@@ -61,11 +61,10 @@ class Admission:
         if kv.table.num_free - state.num_reserved_rows < num_rows:
             return False
         matched = kv.match(choice.tokens)
-        if state.running:
-            needed = pages_for(len(choice.tokens) + 1) - len(matched)
-            reserve = step.num_promised_pages + len(state.running)
-            if needed + reserve > kv.num_available - kv.prefix.num_idle_of(matched):
-                return False
+        needed = pages_for(len(choice.tokens) + 1) - len(matched)
+        reserve = step.num_promised_pages + len(state.running)
+        if needed + reserve > kv.num_available - kv.prefix.num_idle_of(matched):
+            return False
         state.start(choice, matched, num_rows)
         step.started.append(choice)
         if not choice.request.is_started:
