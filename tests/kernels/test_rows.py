@@ -1,4 +1,4 @@
-"""Row-wise kernels against their NumPy twins: norms, activation quantization, embedding, gathering."""
+"""Row-wise kernels against their NumPy twins: norms, quantization, embedding, gathering."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mlc_llm.kernels.cpu.quantize import quantize
 Array = NDArray[Any]
 
 EPS = 1e-5
-WIDTHS = [64, 32, 105, 8, 172]
+WIDTHS = [64, 105, 8]
 COUNTS = [1, 7, 8, 19]
 """Below and above the number of rows that makes a kernel parallel."""
 
@@ -84,6 +84,17 @@ def test_rms_norm_quantize_is_quantize_of_rms_norm_bit_for_bit(level: Level, wid
             assert np.array_equal(first, second)
 
 
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_nan_is_not_lost_by_quantization(level: Level) -> None:
+    """Else a request that went wrong would go on with made-up numbers."""
+    x = normal(3, 64)
+    x[1, 40] = np.nan
+    _, scales, _ = rows_of(
+        Kernel(level, quantize(level, 64))(x, outputs=quantized_outputs(3, 64)), 3
+    )
+    assert np.array_equal(np.isnan(scales), [[False, False], [False, True], [False, False]])
+
+
 def test_quantized_activations_are_within_half_a_step() -> None:
     x = normal(9, 96)
     xq, xs, xc = reference.quantize(x)
@@ -96,7 +107,7 @@ def test_quantized_activations_are_within_half_a_step() -> None:
 
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("weights", ["f32", "f16", "q4"])
-@pytest.mark.parametrize(("vocab", "hidden"), [(105, 64), (512, 72), (32, 20)])
+@pytest.mark.parametrize(("vocab", "hidden"), [(105, 64), (32, 72)])
 def test_embed_reads_rows_of_the_packed_table_exactly(
     level: Level, weights: Any, vocab: int, hidden: int
 ) -> None:

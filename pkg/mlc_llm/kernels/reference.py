@@ -48,7 +48,8 @@ def quantize_q4(matrix: Array) -> tuple[Array, Array]:
 
 
 def pack_q4(nibbles: Array, scales: Array) -> tuple[Array, Array]:
-    """Nibbles [N, Kp] and scales [N, Kp/32] to int32[Np/16, Kp/32, 4, 16], float16[Np/16, Kp/32, 16]."""
+    """Nibbles [N, Kp], scales [N, Kp/32] to words int32[Np/16, Kp/32, 4, 16] and scales
+    float16[Np/16, Kp/32, 16]."""
     rows, cols = round_up(nibbles.shape[0], ROW_BLOCK), nibbles.shape[1]
     groups = cols // GROUP_SIZE
     filled = np.full((rows, cols), 7, np.uint8)

@@ -2,13 +2,16 @@
 
 A lane is a weight row. Word j of a lane holds columns 4 j .. 4 j + 3 in the low halves of its bytes
 and columns 16 + 4 j .. in the high halves; word j of the activations holds columns 4 j .. 4 j + 3.
-All levels return the same whole number, as float32.
+All levels give the same whole number, as float32.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple, Protocol
+
 import tvm.script.ir_builder.tirx as T
 from tvm.ir import Expr
+from tvm.tirx import Var
 
 from mlc_llm.kernels.cpu.level import TRAITS, Level
 from mlc_llm.kernels.cpu.vector import get, iconst, intrinsic, put, registers, splat
@@ -16,74 +19,142 @@ from mlc_llm.kernels.cpu.vector import get, iconst, intrinsic, put, registers, s
 _LOW_HALVES = 0x0F0F0F0F
 
 
-def unpack_group(level: Level, words: list[Expr]) -> list[Expr]:
-    """The group's weights, as `dot_group` of the same level wants them."""
-    lanes = TRAITS[level].lanes
-    words = [T.bind(word) for word in words]
-    mask = iconst(_LOW_HALVES, lanes)
-    low = [T.bind(T.bitwise_and(word, mask)) for word in words]
-    high = [T.bind(T.bitwise_and(T.shift_right(word, iconst(4, lanes)), mask)) for word in words]
-    if level is not Level.GENERIC:
-        return low + high
-    return [
-        T.bind(T.Cast(f"float32x{lanes}", _byte(word, b, lanes)))
-        for word in low + high
-        for b in range(4)
-    ]
+class Instruction(Protocol):
+    """How a level multiplies bytes. `weights` and `activations` prepare words of four bytes, so
+    that what is shared between rows or parts is computed once."""
+
+    def weights(self, word: Expr) -> list[Expr]: ...
+
+    def activations(self, word: Expr) -> list[Expr]: ...
+
+    def start(self, xc: Expr) -> Var: ...
+
+    def add(self, total: Var, weights: list[Expr], activations: list[Expr]) -> None: ...
+
+    def finish(self, total: Var, xc: Expr) -> Expr: ...
 
 
-def dot_group(level: Level, nibbles: list[Expr], xq: list[Expr], xc: Expr) -> Expr:
-    """float32 of xc + sum of weights times activations; xq are eight words of four columns."""
-    match level:
-        case Level.AVX512_VNNI:
-            return _dot_vnni(nibbles, xq, xc, 16)
-        case Level.AVX_VNNI:
-            return _dot_vnni(nibbles, xq, xc, 8)
-        case Level.AVX2:
-            return _dot_maddubs(nibbles, xq, xc)
-        case Level.GENERIC:
-            return _dot_float(nibbles, xq, xc, TRAITS[level].lanes)
+class Vnni(NamedTuple):
+    """vpdpbusd: four unsigned times signed bytes added to an int32."""
 
+    lanes: int
 
-def _byte(word: Expr, b: int, lanes: int) -> Expr:
-    """Byte b of words whose bytes are 0..15."""
-    return T.bitwise_and(T.shift_right(word, iconst(8 * b, lanes)), iconst(15, lanes))
+    def weights(self, word: Expr) -> list[Expr]:
+        return [T.bind(T.reinterpret(f"uint8x{4 * self.lanes}", word))]
 
+    def activations(self, word: Expr) -> list[Expr]:
+        return [T.bind(T.reinterpret(f"int8x{4 * self.lanes}", splat(word, self.lanes)))]
 
-def _dot_vnni(nibbles: list[Expr], xq: list[Expr], xc: Expr, lanes: int) -> Expr:
-    name = f"llvm.x86.avx512.vpdpbusd.{32 * lanes}"
-    total = splat(xc, lanes)
-    for weights, x in zip(nibbles, xq, strict=True):
-        u8 = T.reinterpret(f"uint8x{4 * lanes}", weights)
-        i8 = T.reinterpret(f"int8x{4 * lanes}", splat(x, lanes))
-        total = intrinsic(f"int32x{lanes}", name, total, u8, i8)
-    return T.Cast(f"float32x{lanes}", total)
+    def start(self, xc: Expr) -> Var:
+        total = registers(self.lanes, "int32")
+        put(total, splat(xc, self.lanes), self.lanes)
+        return total
 
-
-def _dot_maddubs(nibbles: list[Expr], xq: list[Expr], xc: Expr) -> Expr:
-    """The int16 sums of 16 products reach at most 16 * 15 * 127 = 30480: no overflow."""
-    total = None
-    for weights, x in zip(nibbles, xq, strict=True):
-        pairs = intrinsic(
-            "int16x16",
-            "llvm.x86.avx2.pmadd.ub.sw",
-            T.reinterpret("uint8x32", weights),
-            T.reinterpret("int8x32", splat(x, 8)),
+    def add(self, total: Var, weights: list[Expr], activations: list[Expr]) -> None:
+        name = f"llvm.x86.avx512.vpdpbusd.{32 * self.lanes}"
+        value = get(total, self.lanes)
+        put(
+            total,
+            intrinsic(f"int32x{self.lanes}", name, value, *weights, *activations),
+            self.lanes,
         )
-        total = pairs if total is None else total + pairs
-    ones = T.broadcast(T.int16(1), 16)
-    sums = intrinsic("int32x8", "llvm.x86.avx2.pmadd.wd", total, ones)
-    return T.Cast("float32x8", splat(xc, 8) + sums)
+
+    def finish(self, total: Var, xc: Expr) -> Expr:
+        return T.Cast(f"float32x{self.lanes}", get(total, self.lanes))
 
 
-def _dot_float(nibbles: list[Expr], xq: list[Expr], xc: Expr, lanes: int) -> Expr:
-    """In float32, where whole numbers below 2^24 are exact; a 32-bit multiply is slow on old CPUs."""
-    total = registers(lanes)
-    put(total, splat(T.Cast("float32", xc), lanes), lanes)
-    for j, word in enumerate(xq):
+class Maddubs(NamedTuple):
+    """pmaddubsw, then pmaddwd: the int16 sums of 16 products reach at most 16 * 15 * 127 = 30480."""
+
+    lanes: int
+    pairs: str
+    quads: str
+
+    def weights(self, word: Expr) -> list[Expr]:
+        return [T.bind(T.reinterpret(f"uint8x{4 * self.lanes}", word))]
+
+    def activations(self, word: Expr) -> list[Expr]:
+        return [T.bind(T.reinterpret(f"int8x{4 * self.lanes}", splat(word, self.lanes)))]
+
+    def start(self, xc: Expr) -> Var:
+        total = registers(2 * self.lanes, "int16")
+        put(total, T.broadcast(T.int16(0), 2 * self.lanes), 2 * self.lanes)
+        return total
+
+    def add(self, total: Var, weights: list[Expr], activations: list[Expr]) -> None:
+        lanes = 2 * self.lanes
+        pairs = intrinsic(f"int16x{lanes}", self.pairs, *weights, *activations)
+        put(total, get(total, lanes) + pairs, lanes)
+
+    def finish(self, total: Var, xc: Expr) -> Expr:
+        ones = T.broadcast(T.int16(1), 2 * self.lanes)
+        value = get(total, 2 * self.lanes)
+        quads = intrinsic(f"int32x{self.lanes}", self.quads, value, ones)
+        return T.Cast(f"float32x{self.lanes}", splat(xc, self.lanes) + quads)
+
+
+class Plain(NamedTuple):
+    """Any CPU: byte by byte in float32, where whole numbers below 2^24 are exact."""
+
+    lanes: int
+
+    def weights(self, word: Expr) -> list[Expr]:
+        lanes = self.lanes
+        shifted = [T.shift_right(word, iconst(8 * b, lanes)) for b in range(4)]
+        return [
+            T.bind(T.Cast(f"float32x{lanes}", T.bitwise_and(byte, iconst(15, lanes))))
+            for byte in shifted
+        ]
+
+    def activations(self, word: Expr) -> list[Expr]:
         word = T.bind(word)
-        for b in range(4):
-            byte = T.shift_right(T.shift_left(word, T.int32(24 - 8 * b)), T.int32(24))
-            x = splat(T.Cast("float32", byte), lanes)
-            put(total, get(total, lanes) + nibbles[4 * j + b] * x, lanes)
-    return get(total, lanes)
+        signed = [
+            T.shift_right(T.shift_left(word, T.int32(24 - 8 * b)), T.int32(24)) for b in range(4)
+        ]
+        return [T.bind(splat(T.Cast("float32", byte), self.lanes)) for byte in signed]
+
+    def start(self, xc: Expr) -> Var:
+        total = registers(self.lanes)
+        put(total, splat(T.Cast("float32", xc), self.lanes), self.lanes)
+        return total
+
+    def add(self, total: Var, weights: list[Expr], activations: list[Expr]) -> None:
+        for w, x in zip(weights, activations, strict=True):
+            put(total, get(total, self.lanes) + w * x, self.lanes)
+
+    def finish(self, total: Var, xc: Expr) -> Expr:
+        return get(total, self.lanes)
+
+
+INSTRUCTIONS: dict[Level, Instruction] = {
+    Level.AVX512_VNNI: Vnni(16),
+    Level.AVX_VNNI: Vnni(8),
+    Level.AVX2: Maddubs(8, "llvm.x86.avx2.pmadd.ub.sw", "llvm.x86.avx2.pmadd.wd"),
+    Level.SSE4: Maddubs(4, "llvm.x86.ssse3.pmadd.ub.sw.128", "llvm.x86.sse2.pmadd.wd"),
+    Level.GENERIC: Plain(4),
+}
+
+
+def dot_group(
+    level: Level, words: list[list[Expr]], xq: list[list[Expr]], xc: list[Expr]
+) -> list[list[Expr]]:
+    """float32 sums [row][part] of xc plus weights times activations.
+
+    `words[part]` are the group's four words of weights, `xq[row]` its eight words of activations.
+    Rows and parts are innermost: their chains of additions overlap, and a weight or an activation
+    is unpacked once for all of them.
+    """
+    use = INSTRUCTIONS[level]
+    lanes = TRAITS[level].lanes
+    mask = iconst(_LOW_HALVES, lanes)
+    words = [[T.bind(word) for word in part] for part in words]
+    totals = [[use.start(xc[i]) for _ in words] for i in range(len(xq))]
+    for half in range(2):
+        for j in range(4):
+            shifted = [T.shift_right(p[j], iconst(4, lanes)) if half else p[j] for p in words]
+            weights = [use.weights(T.bitwise_and(word, mask)) for word in shifted]
+            for i, row in enumerate(xq):
+                activations = use.activations(row[4 * half + j])
+                for p, part in enumerate(weights):
+                    use.add(totals[i][p], part, activations)
+    return [[use.finish(total, xc[i]) for total in row] for i, row in enumerate(totals)]

@@ -6,7 +6,6 @@ Knows instruction sets. Knows no kernel: those ask a `Level` for its traits.
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
@@ -26,6 +25,7 @@ class Level(Enum):
     AVX512_VNNI = "avx512_vnni"
     AVX_VNNI = "avx_vnni"
     AVX2 = "avx2"
+    SSE4 = "sse4"
     GENERIC = "generic"
 
 
@@ -46,6 +46,7 @@ TRAITS = {
     Level.AVX512_VNNI: Traits(lanes=16, tile_rows=8, fma=True, half=True),
     Level.AVX_VNNI: Traits(lanes=8, tile_rows=4, fma=True, half=True),
     Level.AVX2: Traits(lanes=8, tile_rows=4, fma=True, half=True),
+    Level.SSE4: Traits(lanes=4, tile_rows=2, fma=False, half=False),
     Level.GENERIC: Traits(lanes=4, tile_rows=2, fma=False, half=False),
 }
 
@@ -57,6 +58,7 @@ REQUIRED_FLAGS = {
     Level.AVX512_VNNI: _V4 | {"avx512_vnni"},
     Level.AVX_VNNI: _V3 | {"avx_vnni"},
     Level.AVX2: _V3,
+    Level.SSE4: _V2,
     Level.GENERIC: frozenset[str](),
 }
 """Flags, as Linux spells them, that make a CPU able to run a level."""
@@ -65,6 +67,8 @@ _TARGETS: dict[Level, dict[str, object]] = {
     Level.AVX512_VNNI: {"kind": "llvm", "mcpu": "x86-64-v4", "mattr": ["+avx512vnni"]},
     Level.AVX_VNNI: {"kind": "llvm", "mcpu": "x86-64-v3", "mattr": ["+avxvnni"]},
     Level.AVX2: {"kind": "llvm", "mcpu": "x86-64-v3"},
+    Level.SSE4: {"kind": "llvm", "mcpu": "x86-64-v2"},
+    Level.GENERIC: {"kind": "llvm"},
 }
 
 
@@ -98,10 +102,4 @@ def detect(environ: Mapping[str, str] = os.environ, flags: frozenset[str] | None
 def target(level: Level) -> tvm.target.Target:
     """The compiler target of `level`, by feature and not by CPU name: a name may promise features
     that a hypervisor has masked."""
-    return tvm.target.Target(dict(_TARGETS.get(level) or _generic_target()))
-
-
-def _generic_target() -> dict[str, object]:
-    if platform.machine().lower() not in ("x86_64", "amd64"):
-        return {"kind": "llvm"}
-    return {"kind": "llvm", "mcpu": "x86-64-v2" if cpu_flags() >= _V2 else "x86-64"}
+    return tvm.target.Target(dict(_TARGETS[level]))

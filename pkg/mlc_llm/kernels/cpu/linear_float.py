@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Literal
 
 import tvm.script.ir_builder.tirx as T
@@ -10,7 +11,7 @@ from tvm.tirx import PrimFunc
 
 from mlc_llm.compiler.abi import round_up
 from mlc_llm.kernels.cpu.level import TRAITS, Level
-from mlc_llm.kernels.cpu.matmul import Epilogue, for_each_tile, new_sums, output_args
+from mlc_llm.kernels.cpu.matmul import Epilogue, Sums, for_each_tile, new_sums, output_args
 from mlc_llm.kernels.cpu.vector import (
     arg,
     fma,
@@ -55,37 +56,40 @@ def linear_float(
             value = w[block, k, span(part * lanes, lanes)]
             return T.bind(value if weights == "f32" else widen_half(level, value, lanes))
 
-        def tile(row: Expr, block: Expr, rows: int, blocks: int) -> None:
-            sums = new_sums(level, blocks, rows)
-
+        def accumulate(row: Expr, block: Expr, sums: Sums) -> None:
             def column(k: Expr) -> None:
-                for b in range(blocks):
+                for b in range(len(sums)):
                     prefetch(w, block + b, k + PREFETCH_COLUMNS, 0)
                 parts = [
                     [load(block + b, k, p) for p in range(ROW_BLOCK // lanes)]
-                    for b in range(blocks)
+                    for b in range(len(sums))
                 ]
-                for i in range(rows):
+                for i in range(len(sums[0])):
                     xs = T.bind(splat(x[row + i, k], lanes))
-                    for b in range(blocks):
-                        for p, part in enumerate(parts[b]):
-                            total = sums[b][i][p]
-                            put(total, fma(level, part, xs, get(total, lanes), lanes), lanes)
+                    for b, p in product(range(len(sums)), range(ROW_BLOCK // lanes)):
+                        total = sums[b][i][p]
+                        put(total, fma(level, parts[b][p], xs, get(total, lanes), lanes), lanes)
 
             with T.serial(T.int64(cols // UNROLL)) as step:
                 for k in range(UNROLL):
                     column(step * UNROLL + k)
             for k in range(cols - cols % UNROLL, cols):
                 column(T.int64(k))
+
+        def tile(row: Expr, block: Expr, rows: int, blocks: int) -> None:
+            sums = new_sums(level, blocks, rows)
+            together = blocks if lanes == ROW_BLOCK else 1
+            for b in range(0, blocks, together):
+                accumulate(row, block + b, sums[b : b + together])
             out.write(row, block, sums)
 
-        for_each_tile(level, n, num_blocks, num_blocks * ROW_BLOCK * cols, _blocks_of(level), tile)
+        def blocks_of(rows: int) -> int:
+            """Enough independent sums to hide the latency of the multiply-add, no more than fit
+            the registers; gate and up come in pairs."""
+            if lanes == ROW_BLOCK:
+                return 4 if rows <= 4 else 2
+            return 2 if epilogue == "silu_mul" else 1
+
+        for_each_tile(level, n, num_blocks, num_blocks * ROW_BLOCK * cols, blocks_of, tile)
 
     return prim_func(emit)
-
-
-def _blocks_of(level: Level):
-    """Blocks at once: enough independent sums to hide the latency of the multiply-add, an even
-    number because gate and up come in pairs."""
-    wide = TRAITS[level].lanes == ROW_BLOCK
-    return lambda rows: 4 if wide and rows <= 4 else 2

@@ -11,7 +11,7 @@ from tvm.ir import Expr
 from tvm.tirx import PrimFunc
 
 from mlc_llm.compiler.abi import TILE_ROWS
-from mlc_llm.kernels.cpu.dot import dot_group, unpack_group
+from mlc_llm.kernels.cpu.dot import dot_group
 from mlc_llm.kernels.cpu.level import TRAITS, Level
 from mlc_llm.kernels.cpu.matmul import Epilogue, for_each_tile, new_sums, output_args
 from mlc_llm.kernels.cpu.vector import (
@@ -44,6 +44,7 @@ def linear_q4(
     """
     lanes = TRAITS[level].lanes
     groups = -(-cols // GROUP_SIZE)
+    parts = [span(p * lanes, lanes) for p in range(ROW_BLOCK // lanes)]
 
     def emit() -> None:
         n, tiles = symbol("n"), symbol("t")
@@ -63,18 +64,21 @@ def linear_q4(
                     for j in range(4):
                         prefetch(w, block + b, g + PREFETCH_GROUPS, j, 0)
                     prefetch(s, block + b, g + PREFETCH_GROUPS, 0)
-                    for p in range(ROW_BLOCK // lanes):
-                        part = span(p * lanes, lanes)
-                        nibbles = unpack_group(level, [w[block + b, g, j, part] for j in range(4)])
+                    at = [(t, g, first + i) for i in range(rows)]
+                    dots = dot_group(
+                        level,
+                        [[w[block + b, g, j, part] for j in range(4)] for part in parts],
+                        [[xq[(*i, j)] for j in range(8)] for i in at],
+                        [xc[i] for i in at],
+                    )
+                    for p, part in enumerate(parts):
                         scale = T.bind(widen_half(level, s[block + b, g, part], lanes))
                         for i in range(rows):
-                            at = (t, g, first + i)
-                            dot = dot_group(
-                                level, nibbles, [xq[(*at, j)] for j in range(8)], xc[at]
-                            )
-                            both = scale * splat(xs[at], lanes)
+                            both = scale * splat(xs[at[i]], lanes)
                             total = sums[b][i][p]
-                            put(total, fma(level, dot, both, get(total, lanes), lanes), lanes)
+                            put(
+                                total, fma(level, dots[i][p], both, get(total, lanes), lanes), lanes
+                            )
             out.write(row, block, sums)
 
         def blocks_of(rows: int) -> int:

@@ -24,6 +24,8 @@ from mlc_llm.models.parameters import ROW_BLOCK
 Epilogue = Literal["store", "add", "silu_mul"]
 
 PANEL_BLOCKS = 4
+"""A multiple of every number of blocks that a tile takes at once."""
+
 SMALL_PRODUCT = 1 << 20
 """Multiply-adds below which a product stays on the calling thread."""
 
@@ -129,10 +131,11 @@ def for_each_tile(
 
     def pass_over(row: Expr, first: Expr, rows: int) -> None:
         blocks = min(blocks_of(rows), num_blocks)
-        steps = -(-min(PANEL_BLOCKS, num_blocks) // blocks)
-        with T.serial(T.int64(steps)) as step:
+        whole_panels = num_blocks % PANEL_BLOCKS == 0
+        count = PANEL_BLOCKS if whole_panels else T.min(PANEL_BLOCKS, num_blocks - first)
+        with T.serial(T.ceildiv(count, blocks)) as step:
             wanted = first + step * blocks
-            if num_blocks % PANEL_BLOCKS or PANEL_BLOCKS % blocks:
+            if not whole_panels:
                 wanted = T.min(wanted, T.int64(num_blocks - blocks))
             tile(row, T.bind(wanted), rows, blocks)
 

@@ -21,6 +21,7 @@ from mlc_llm.kernels.cpu.vector import (
     arg,
     const,
     for_each_row,
+    iconst,
     intrinsic,
     prim_func,
     span,
@@ -109,9 +110,14 @@ def padded(count: int, scalar: Callable[[Expr], Expr]) -> Var:
 
 
 def _largest(low: Expr, high: Expr) -> Expr:
-    magnitudes = [intrinsic("float32x16", "llvm.fabs", half) for half in (low, high)]
-    reduced = intrinsic("float32", "llvm.vector.reduce.fmax", T.max(*magnitudes))
-    return T.max(reduced, T.float32(SMALLEST))
+    """The largest magnitude, as whole numbers: floats of one sign are ordered like their bits, and a
+    NaN is above all, so it reaches the scale and is not lost."""
+    magnitudes = [
+        T.bitwise_and(T.reinterpret("int32x16", half), iconst(0x7FFFFFFF, 16))
+        for half in (low, high)
+    ]
+    reduced = intrinsic("int32", "llvm.vector.reduce.smax", T.max(*magnitudes))
+    return T.reinterpret("float32", T.max(reduced, T.reinterpret("int32", T.float32(SMALLEST))))
 
 
 def _round(values: Expr) -> Expr:
