@@ -1,0 +1,1 @@
+"""From a row of logits to a token, in NumPy. Knows no device, no schedule and no text."""

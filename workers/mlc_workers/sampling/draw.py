@@ -1,0 +1,130 @@
+"""One token from one row of logits: temperature, top-k, top-p, min-p, inverse CDF.
+
+The filters take a front part of the tokens ordered by (logit descending, id ascending), so the
+result does not depend on how ties happen to be sorted:
+
+    top_k    the first k
+    top_p    the fewest whose mass reaches p, of what top_k left, at least one
+    min_p    those with at least min_p times the probability of the first
+
+What is left is sampled in order of ids by one uniform number, so a filter that removes little
+changes little. A whole vocabulary is never sorted: a bound on the logit is found first, and only
+what lies above it is looked at closely. The bound for top_p: tokens less likely than (1 - p) / V
+have less than 1 - p of the mass together, so what is above that bound holds p.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlc_llm.protocol.generation import GenerationConfig
+
+Row = NDArray[np.float32]
+_Ids = NDArray[np.int64]
+_Weights = NDArray[np.float64]
+
+_BLOCK = 256
+_MARGIN = 0.01
+"""The bound on a logit is lowered by this share of the temperature: it may be off by rounding."""
+
+
+def draw(row: Row, config: GenerationConfig, u: float, scratch: Row) -> int:
+    """The token at `u` in [0, 1). `row` has a finite maximum; `scratch` is as long, and used up."""
+    if not is_filtered(config, len(row)):
+        _weights(row, config.temperature, scratch)
+        return _inverse_cdf_of_many(scratch, u)
+    ids, weights = keep(row, config, scratch)
+    return int(ids[_inverse_cdf(weights, u)[0]])
+
+
+def is_filtered(config: GenerationConfig, vocab_size: int) -> bool:
+    """Whether any filter is on."""
+    return config.top_p < 1 or config.min_p > 0 or 0 < config.top_k < vocab_size
+
+
+def keep(row: Row, config: GenerationConfig, scratch: Row) -> tuple[_Ids, _Weights]:
+    """The ids that the filters leave, ascending, and their weights; the likeliest weighs 1.
+
+    Some filter must be on.
+    """
+    largest = float(row.max())
+    values, total = _front(row, largest, config, scratch)
+    weights = _exact_weights(values, largest, config.temperature)
+    count = len(values)
+    if config.top_p < 1:
+        mass = config.top_p * (float(weights.sum()) if total is None else total)
+        count = min(count, int(np.searchsorted(np.cumsum(weights), mass)) + 1)
+    if config.min_p > 0:
+        count = min(count, int(np.count_nonzero(weights >= config.min_p)))
+    ids = _first(row, count, values[count - 1])
+    return ids, _exact_weights(row[ids], largest, config.temperature)
+
+
+def _front(
+    row: Row, largest: float, config: GenerationConfig, scratch: Row
+) -> tuple[Row, float | None]:
+    """The largest logits, descending, at least those that are kept.
+
+    Also the mass that top_p is a share of; None: that of these logits.
+    """
+    total = None
+    if 0 < config.top_k < len(row):
+        values = np.partition(row, len(row) - config.top_k)[len(row) - config.top_k :]
+    else:
+        share = config.min_p
+        if config.top_p < 1:
+            total = _weights(row, config.temperature, scratch)
+            share = max((1 - config.top_p) * total / len(row), share, 1e-30)
+        bound = config.temperature * (min(math.log(share), 0.0) - _MARGIN)
+        values = row[row >= largest + bound]
+    return np.sort(values)[::-1], total
+
+
+def _first(row: Row, count: int, least: np.float32) -> _Ids:
+    """The first `count` ids by (logit descending, id ascending), in order of ids.
+
+    `least` is the smallest logit among them.
+    """
+    ids = np.flatnonzero(row >= least)
+    surplus = len(ids) - count
+    if surplus > 0:
+        ids = np.delete(ids, np.flatnonzero(row[ids] == least)[-surplus:])
+    return ids
+
+
+def _weights(row: Row, temperature: float, out: Row) -> float:
+    """exp((row - max) / temperature) into `out`; returns the sum."""
+    np.subtract(row, row.max(), out=out)
+    np.multiply(out, np.float32(1 / temperature), out=out)
+    np.exp(out, out=out)
+    return float(out.sum())
+
+
+def _exact_weights(x: Row, largest: float, temperature: float) -> _Weights:
+    return np.exp((x.astype(np.float64) - largest) / temperature)
+
+
+def _inverse_cdf(weights: NDArray[np.floating[Any]], u: float) -> tuple[int, float]:
+    """Where the running sum passes u of the total, and by how much of the sum u lies inside."""
+    cumulated = np.cumsum(weights, dtype=np.float64)
+    target = u * cumulated[-1]
+    last = np.searchsorted(cumulated, cumulated[-1])  # of those that weigh anything
+    at = int(min(np.searchsorted(cumulated, target, side="right"), last))
+    before = cumulated[at - 1] if at else 0.0
+    return at, float(target - before)
+
+
+def _inverse_cdf_of_many(weights: Row, u: float) -> int:
+    """The same over a whole vocabulary: first among sums of blocks, then inside one block."""
+    whole = len(weights) // _BLOCK * _BLOCK
+    sums = weights[:whole].reshape(-1, _BLOCK).sum(axis=1)
+    if whole < len(weights):
+        sums = np.append(sums, weights[whole:].sum())
+    block, rest = _inverse_cdf(sums, u)
+    inside = weights[block * _BLOCK : (block + 1) * _BLOCK]
+    share = rest / float(inside.sum(dtype=np.float64))
+    return block * _BLOCK + _inverse_cdf(inside, min(max(share, 0.0), 1.0))[0]
