@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mlc_llm.errors import EngineFault
 from mlc_llm.ipc.heartbeat import Phase as Beat
+from mlc_llm.ipc.wakeup import Wakeup
 from mlc_llm.protocol.messages import Abort, FinishReason, Query, Shutdown, Stats
 from mlc_llm.tracing.recorder import Recorder
 from mlc_workers.scheduler.plan import Plan
@@ -387,3 +388,29 @@ def test_the_trace_names_what_happened_to_each_request() -> None:
     assert ("yield delta output (1)", "i") in of_request
     assert of_request[-2][0] in ("finish (0)", "detokenization (1)")
     assert {event["pid"] for event in events} == {1}
+
+
+def test_a_requested_stop_aborts_what_runs_and_ends_the_loop() -> None:
+    bench = EngineBench()
+    (end,) = bench.ends
+    end.wakeup = Wakeup.create()
+    end.submit("a", PROMPT)
+    bench.turn(2)
+    bench.engine.request_stop()
+    bench.engine.run()
+    assert end.reasons("a") == [FinishReason.ABORT]
+    assert end.is_closed
+    end.wakeup.close()
+
+
+def test_a_client_that_does_not_read_cannot_hold_up_a_requested_stop() -> None:
+    bench = EngineBench()
+    (end,) = bench.ends
+    end.wakeup = Wakeup.create()
+    end.submit("a", PROMPT)
+    end.is_full = True
+    bench.turn(2)
+    bench.engine.request_stop()
+    bench.engine.run()
+    assert bench.engine.clients
+    end.wakeup.close()

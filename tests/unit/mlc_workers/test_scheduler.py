@@ -107,6 +107,20 @@ def test_a_prompt_takes_the_pages_there_are_when_there_are_too_few_for_its_chunk
     assert [len(span.tokens) for span in step.spans] == [32]
 
 
+def test_the_oldest_gets_a_token_even_when_others_could_take_the_whole_budget() -> None:
+    bench = Bench(prefill_chunk_size=1)
+    bench.submit([1] * 9)
+    bench.step()
+    state = bench.scheduler.state
+    (newer,) = bench.submit([2, 3]).choices
+    state.start(newer, [], 1)
+    assert newer.sequence is not None
+    bench.kv.extend(newer.sequence, 1, [])
+    newer.sequence.length = 1
+    state.begin_decode(newer)
+    assert bench.step() == [("r1", 1)]
+
+
 def test_the_queue_is_not_overtaken_by_a_smaller_request() -> None:
     bench = Bench(num_pages=8)
     bench.submit([1] * 40, max_tokens=3)

@@ -210,7 +210,7 @@ class Engine:
 
     def _checked(self, choice: Choice, pick: Pick | Exception) -> Pick:
         """The pick; or, once its request has failed, one that nobody will see."""
-        if isinstance(pick, Pick):
+        if not isinstance(pick, Exception):
             return pick
         self.desk.fail(choice.request, EngineFault(f"no token could be sampled: {pick}"))
         return Pick(0)
