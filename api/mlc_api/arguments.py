@@ -215,7 +215,7 @@ def _server_flags(group: argparse._ArgumentGroup) -> None:
         "--log-level",
         choices=("debug", "info", "warning", "error"),
         default="info",
-        help="how much is printed (default: info)",
+        help="how much is printed; debug has a line per request (default: info)",
     )
 
 

@@ -71,6 +71,7 @@ def _settings(arguments: Arguments) -> WebSettings:
         cors=arguments.cors,
         enable_debug=arguments.enable_debug,
         enable_tracing=arguments.enable_tracing,
+        access_log=arguments.log_level == "debug",
     )
 
 

@@ -61,6 +61,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._header_bytes += len(data)
             if self._header_bytes > MAX_HEADER_BYTES:
                 self._refuse(HeadersTooLarge("The request headers are too large."))
+        elif self._is_idle and self._deadline is None and self.timeout_keep_alive_task is None:
+            self._start_deadline()  # bytes that begin no request keep no connection alive
+
+    @property
+    def _is_idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -158,8 +164,11 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-def make_server(app: ASGIApp, graceful_seconds: int) -> Server:
-    """A server for `app`; run it with `await server.serve(sockets=[listener])`."""
+def make_server(app: ASGIApp, graceful_seconds: int, *, access_log: bool = False) -> Server:
+    """A server for `app`; run it with `await server.serve(sockets=[listener])`.
+
+    `access_log`: one line per request to the logger `uvicorn.access`.
+    """
     config = uvicorn.Config(
         app,
         http=BoundedHttpProtocol,
@@ -168,7 +177,7 @@ def make_server(app: ASGIApp, graceful_seconds: int) -> Server:
         loop="none",
         interface="asgi3",
         log_config=None,
-        access_log=False,
+        access_log=access_log,
         proxy_headers=False,
         server_header=False,
         backlog=BACKLOG,

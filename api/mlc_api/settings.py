@@ -30,6 +30,8 @@ class WebSettings(Struct, frozen=True, kw_only=True):
     enable_debug: bool = False
     """Whether /debug/* exists and answers carry `usage.extra`."""
     enable_tracing: bool = False
+    access_log: bool = False
+    """Whether every request is a line in the log."""
     max_body_bytes: int = MAX_BODY_BYTES
     body_seconds: float = 60.0
     """How long a request's body may take to arrive."""

@@ -21,4 +21,5 @@ def make_web(settings: WebSettings, folder: Path, engine: ServedEngine) -> Serve
     model = ServedModel.load(folder, settings.model_id)
     text = TextSide(model, engine, with_extra=settings.enable_debug)
     app = make_app(Served(settings, engine, text))
-    return make_server(app, settings.graceful_seconds + LAST_RESORT_SECONDS)
+    last_resort = settings.graceful_seconds + LAST_RESORT_SECONDS
+    return make_server(app, last_resort, access_log=settings.access_log)

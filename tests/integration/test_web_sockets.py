@@ -147,6 +147,21 @@ def test_headers_that_do_not_come_end_the_connection(
         assert web.exchange(sent) == b""
 
 
+@pytest.mark.parametrize("rest", [b"\r\n", b"unread"], ids=["blank", "unread body"])
+def test_bytes_that_begin_no_request_keep_no_connection_alive(
+    rest: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web_server, "HEADER_SECONDS", 0.05)
+    first = request("GET", "/health", close=False)
+    if rest == b"unread":
+        first = first.replace(b"\r\n\r\n", b"\r\nContent-Length: 1000\r\n\r\n")
+    with WebServer() as web, web.connect() as connection:
+        connection.sendall(first)
+        read_until(connection, b'"ok"')
+        connection.sendall(rest)
+        assert read_all(connection) == b""
+
+
 def test_a_body_that_does_not_come_is_a_408() -> None:
     with WebServer(body_seconds=0.05) as web, web.connect() as connection:
         connection.sendall(request("POST", PATH, CHAT)[:-5])
