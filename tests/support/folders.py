@@ -32,7 +32,7 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}[assistant] {% endif %}"
 )
 MLC_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "float32", "U32": "uint32"}
-SHARD_BYTES = 1 << 16
+SHARD_BYTES = 1 << 14
 
 
 def tiny_llama(**changes: Any) -> Architecture:
@@ -85,7 +85,7 @@ def write_mlc_folder(
     seed: int = 0,
     manifest: str = "tensor-cache.json",
 ) -> Weights:
-    """mlc-chat-config.json, tokenizer, manifest and shards; q0f32 lies in 16 bits, as MLC does it."""
+    """mlc-chat-config.json, tokenizer, manifest, shards; q0f32 lies in 16 bits, as with MLC."""
     path.mkdir(parents=True, exist_ok=True)
     write_json(path / "mlc-chat-config.json", mlc_config(arch, quantization))
     _write_tokenizer(path)

@@ -35,13 +35,14 @@ def widen_bfloats(bits: BitArray) -> FloatArray:
 
 
 def round_bfloats_to_halves(bits: BitArray) -> FloatArray:
-    """The bfloat16 values, each rounded to the nearest float16; beyond 65504 they stay as they are.
+    """The bfloat16 values, each rounded to the nearest float16; beyond 65504 they stay beyond it.
 
     bfloat16 has 8 significant bits and float16 has 11, so only float16's subnormals round: to
     multiples of 2**-24, which is the distance of float32 numbers near 0.75. Every larger value is a
     multiple of 2**-21 and passes the sum unchanged.
     """
     values = widen_bfloats(bits)
-    values += np.float32(0.75)
-    values -= np.float32(0.75)
+    with np.errstate(invalid="ignore"):  # a signalling NaN becomes a quiet one
+        values += np.float32(0.75)
+        values -= np.float32(0.75)
     return values

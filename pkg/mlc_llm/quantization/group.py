@@ -49,7 +49,7 @@ def quantize(weights: NDArray[Any]) -> Quantized:
     A row with a NaN, an infinity or a value beyond float16 has a scale that is not finite.
     Memory: about 20 bytes for each element; pass chunks of rows.
     """
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         halves = weights.astype(np.float16, copy=False)
     return quantize_halves(widen_halves(halves.view(np.uint16)))
 

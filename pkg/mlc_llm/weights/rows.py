@@ -71,16 +71,18 @@ def _stacked(
 
 
 def _floats(piece: StoredTensor, first: int, last: int, conversion: Conversion) -> FloatArray:
-    values = conversion.convert(read_rows(piece, first, last))
+    rows = read_rows(piece, first, last)
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = conversion.convert(rows)
+        low, high = values.min(), values.max()
     # A NaN makes both extremes NaN, and no comparison with a NaN is true.
-    if not (values.min() >= -conversion.limit and values.max() <= conversion.limit):
+    if not (low >= -conversion.limit and high <= conversion.limit):
         raise piece.fault(f"holds a value that is not finite or beyond {conversion.limit:.4g}")
     return values
 
 
 def _round_singles(rows: AnyArray) -> FloatArray:
-    with np.errstate(over="ignore"):
-        return widen_halves(rows.astype(np.float16).view(np.uint16))
+    return widen_halves(rows.astype(np.float16).view(np.uint16))
 
 
 _SINGLE_MAX = float(np.finfo(np.float32).max)
