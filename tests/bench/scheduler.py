@@ -26,8 +26,8 @@ from mlc_llm.tracing.recorder import Recorder
 from mlc_workers.cache.kv import KVCache
 from mlc_workers.engine.inbox import Checks
 from mlc_workers.engine.loop import Engine
-from mlc_workers.engine.sampler import Pick
 from mlc_workers.request import Request, RequestKey
+from mlc_workers.sampling.sampler import Pick
 from mlc_workers.scheduler.limits import Limits
 from mlc_workers.scheduler.plan import Plan
 from mlc_workers.scheduler.scheduler import Scheduler

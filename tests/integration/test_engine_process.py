@@ -78,12 +78,12 @@ async def reasons_of(stream: Stream) -> list[FinishReason]:
     return [delta.finish_reason for delta in deltas if delta.finish_reason is not None]
 
 
-async def test_start_up_tells_its_progress_and_its_threads() -> None:
+async def test_start_up_tells_its_progress_and_its_decisions() -> None:
     heard: list[Progress] = []
-    spec = EngineSpec(model="toy", threads=3)
+    spec = EngineSpec(model="toy")
     client = await EngineClient.start(spec, command=toy_engine(), on_progress=heard.append)
     assert [progress.stage for progress in heard] == ["load"]
-    assert client.ready.decisions == ("TVM_NUM_THREADS = 3",)
+    assert client.ready.decisions == ("a toy",)
     await client.close()
 
 

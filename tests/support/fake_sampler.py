@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from mlc_llm.protocol.generation import GenerationConfig
 from mlc_llm.tokenizers.table import DecodeRules, TokenTable
 from mlc_llm.tokenizers.text_stream import TextStream
-from mlc_workers.engine.sampler import Pick
+from mlc_workers.sampling.sampler import Pick
 
 BAD_SEED = 666
 """A request with this seed cannot be sampled."""

@@ -7,7 +7,6 @@ error that the clients were told of, `EXIT_ORPHANED` when the client is gone.
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import traceback
@@ -57,7 +56,6 @@ def main(argv: Sequence[str], stdin: IO[bytes], builder: str = BUILDER) -> int:
     exit_with_client(arrival.lifeline)
     announcer = Announcer(arrival.channels)
     try:
-        set_threads(arrival.spec)
         engine, ready = _load(builder)(arrival.spec, arrival.channels, announcer)
     except Exception as error:
         _explain(error, arrival.spec)
@@ -72,20 +70,6 @@ def main(argv: Sequence[str], stdin: IO[bytes], builder: str = BUILDER) -> int:
         print(f"mlc_workers: error: {error}", file=sys.stderr)
         return 1
     return 0
-
-
-def set_threads(spec: EngineSpec) -> None:
-    """Tell TVM's thread pool how large to be; must come before its first parallel loop.
-
-    By itself it takes half of the cores, pins the calling thread and spins between loops, which
-    takes the cores from the web process.
-    """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    if spec.threads is not None:
-        os.environ["TVM_NUM_THREADS"] = str(spec.threads)
-    os.environ.setdefault("TVM_NUM_THREADS", str(cores or 1))
-    os.environ.setdefault("TVM_BIND_THREADS", "0")
-    os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", "0")
 
 
 def _stopper(engine: Stoppable) -> Callable[[int, FrameType | None], None]:

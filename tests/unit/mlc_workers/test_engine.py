@@ -243,6 +243,7 @@ def test_what_is_wrong_with_one_request_fails_that_request_only(
     bench.finish()
     assert [failed.kind for failed in end.failed("bad")] == [kind]
     assert end.finished("bad") == []
+    assert end.deltas("bad") == []
     assert end.text("good") == bench.texts.text_of(expected(PROMPT, 6))
     bench.assert_all_free()
 

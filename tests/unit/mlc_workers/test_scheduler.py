@@ -121,6 +121,19 @@ def test_the_oldest_gets_a_token_even_when_others_could_take_the_whole_budget() 
     assert bench.step() == [("r1", 1)]
 
 
+def test_a_prompt_does_not_begin_on_the_last_pages_that_others_are_about_to_need() -> None:
+    bench = Bench(num_pages=6)
+    bench.submit([1] * 16)
+    bench.step()
+    bench.submit([2] * 63)
+    assert bench.step() == [("r1", 1)]
+    roomy = Bench(num_pages=7)
+    roomy.submit([1] * 16)
+    roomy.step()
+    roomy.submit([2] * 63)
+    assert roomy.step() == [("r1", 1), ("r2", 31)]
+
+
 def test_the_queue_is_not_overtaken_by_a_smaller_request() -> None:
     bench = Bench(num_pages=8)
     bench.submit([1] * 40, max_tokens=3)

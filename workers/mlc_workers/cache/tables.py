@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from mlc_llm.weights.memory import huge_empty
 from mlc_workers.cache.pages import CacheCorrupt
 
 
@@ -29,11 +30,14 @@ class Sequence:
 class PageTable:
     """int32[max_num_sequence, max_pages]: row r lists the pages of the sequence that has row r.
 
-    Entries past a sequence's pages are stale and never read.
+    Entries past a sequence's pages are stale and never read. Aligned as the device wants it.
     """
 
     def __init__(self, max_num_sequence: int, max_pages: int) -> None:
-        self.array: NDArray[np.int32] = np.zeros((max_num_sequence, max_pages), np.int32)
+        self.array: NDArray[np.int32] = huge_empty((max_num_sequence, max_pages), np.int32).view(
+            np.int32
+        )
+        self.array[:] = 0
         self._free = list(range(max_num_sequence - 1, -1, -1))
 
     @property

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mlc_llm.protocol.messages import Delta, Failed, Finished, FinishReason, TokenLogprob
-from mlc_workers.engine.sampler import Pick
 from mlc_workers.request import Choice, Request
+from mlc_workers.sampling.sampler import Pick
 
 BytesOf = Callable[[int], bytes]
 """The bytes that a token id stands for."""

@@ -15,9 +15,10 @@ from mlc_llm.tracing.events import Event
 from mlc_llm.tracing.recorder import Recorder
 from mlc_workers.engine.answer import account, cut, extend, failure
 from mlc_workers.engine.inbox import Checks, Client, read_submit
-from mlc_workers.engine.sampler import Pick, Sampler
+from mlc_workers.engine.sampler import Sampler
 from mlc_workers.engine.stats import REASONS, Counters
 from mlc_workers.request import Choice, Phase, Request, TextFeed
+from mlc_workers.sampling.sampler import Pick
 from mlc_workers.scheduler.scheduler import Scheduler
 
 

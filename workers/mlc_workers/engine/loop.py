@@ -26,9 +26,10 @@ from mlc_llm.tracing.events import ENGINE, Event
 from mlc_llm.tracing.recorder import Recorder
 from mlc_workers.engine.desk import Desk, Texts
 from mlc_workers.engine.inbox import Checks, Client, End
-from mlc_workers.engine.sampler import Pick, Sampler
+from mlc_workers.engine.sampler import Sampler
 from mlc_workers.engine.stats import Counters
 from mlc_workers.request import Choice
+from mlc_workers.sampling.sampler import Pick
 from mlc_workers.scheduler.plan import Plan
 from mlc_workers.scheduler.scheduler import Scheduler
 from mlc_workers.scheduler.step import Step

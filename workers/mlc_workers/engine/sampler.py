@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlc_llm.protocol.generation import GenerationConfig
-
-
-class Pick(NamedTuple):
-    """A sampled token, with log-probabilities of the raw distribution if they were asked for."""
-
-    token_id: int
-    logprob: float = 0.0
-    top: tuple[tuple[int, float], ...] = ()
+from mlc_workers.sampling.sampler import Pick
 
 
 class Sampler(Protocol):
