@@ -11,6 +11,7 @@ import pytest
 import uvloop
 
 from mlc_llm.errors import EngineDied, EngineUnavailable
+from mlc_llm.ipc.wakeup import wait
 from mlc_llm.serve import client as client_module
 from mlc_llm.serve.client import EngineClient
 from mlc_llm.serve.state import EngineState
@@ -82,6 +83,11 @@ async def test_a_restarting_client_can_be_closed(start: Start) -> None:
 async def test_an_engine_that_dies_by_itself_mid_stream_is_noticed(start: Start) -> None:
     client = await start("--die-after-steps", "100")
     stream = client.open([ask("r", (5,), ENDLESS)])
+    engine = os.pidfd_open(client.ready.pid)
+    wait([], None, [engine])  # the loop stands still: all the news is still in the ring
+    os.close(engine)
+    assert client._link is not None
+    client._link._end.wakeup.clear()  # only the death is left to be noticed
     updates: list[Update] = []
     with pytest.raises(EngineDied):
         await collect(stream, updates)

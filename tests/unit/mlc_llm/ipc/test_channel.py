@@ -90,6 +90,20 @@ def test_an_abort_waits_for_a_submit_that_is_still_on_its_way(join: Join) -> Non
     assert names(arrived) == ["Submit a", "Abort a"]
 
 
+def test_a_submit_does_not_overtake_the_aborts_before_it_when_their_lane_is_full(
+    join: Join,
+) -> None:
+    client, engine = join(Capacities(aborts=16))
+    for number in range(3):
+        client.abort(f"{number}")
+    client.send([submit("2")])
+    heard: list[str] = []
+    while woken(client) | woken(engine):
+        heard += names(engine.recv())
+        client.recv()
+    assert heard == ["Abort 0", "Abort 1", "Abort 2", "Submit 2"]
+
+
 @given(
     script=st.lists(st.sampled_from(["submit", "abort", "recv"]), max_size=60),
     prompt_tokens=st.integers(1, 40),

@@ -107,6 +107,13 @@ def test_bias_penalties_and_masks_are_those_of_the_definition(
     np.testing.assert_array_equal(row, before)
 
 
+def test_a_uniform_at_the_edge_never_draws_an_impossible_token() -> None:
+    row = np.array([-np.inf, 0, -np.inf, 0, -np.inf], np.float32)
+    for config in (GenerationConfig(), GenerationConfig(top_k=4)):
+        drawn = [draw(row, config, u, np.empty_like(row)) for u in (0.0, 0.5, 1 - 2**-53)]
+        assert drawn == [1, 3, 3]
+
+
 def logits(num_rows: int, vocab_size: int = 500, seed: int = 0) -> Row:
     source = np.random.default_rng(seed)
     return source.standard_normal((num_rows, vocab_size), dtype=np.float32) * 3
