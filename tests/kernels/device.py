@@ -32,13 +32,18 @@ class Kernel:
         module = tvm.IRModule({"kernel": function.with_attr("global_symbol", "kernel")})
         self._run = tvm.compile(module, target=target(level))["kernel"]
 
-    def __call__(
-        self, *inputs: Array, outputs: list[Array], scalars: tuple[int, ...] = ()
-    ) -> list[Array]:
-        """Run on `inputs` and on copies of `outputs`, which come back; `scalars` go last."""
-        tensors = [tvm.runtime.tensor(np.ascontiguousarray(a)) for a in (*inputs, *outputs)]
-        self._run(*tensors, *scalars)
-        return [t.numpy() for t in tensors[len(inputs) :]]
+    def __call__(self, *inputs: Array, outputs: list[Array]) -> list[Array]:
+        """Run on `inputs` and on copies of `outputs`, which come back."""
+        return self.run(*inputs, *outputs)[len(inputs) :]
+
+    def run(self, *arguments: Array | int) -> list[Array]:
+        """Run on copies of the arrays, which come back as the kernel left them."""
+        found = [
+            a if isinstance(a, int) else tvm.runtime.tensor(np.ascontiguousarray(a))
+            for a in arguments
+        ]
+        self._run(*found)
+        return [np.asarray(a) if isinstance(a, int) else a.numpy() for a in found]
 
 
 def filled(*shape: int, dtype: str = "float32") -> Array:

@@ -95,8 +95,8 @@ def attention_kernel(level: Level, model: Heads) -> Kernel:
 
 def attend(level: Level, model: Heads, q: Array, pool: Array, b: Batch, tiles: Array) -> Array:
     out = filled(len(b.positions), model.heads * model.head_dim)
-    inputs = (q, pool, b.table, tiles, b.positions)
-    return attention_kernel(level, model)(*inputs, outputs=[out], scalars=(LAYER,))[0]
+    kernel = attention_kernel(level, model)
+    return kernel.run(q, pool, b.table, tiles, b.positions, LAYER, out)[-1]
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -114,10 +114,8 @@ def test_new_tokens_are_rotated_and_written_to_their_pages_only(level: Level, mo
         heads=model.heads, kv_heads=model.kv_heads,
     )  # fmt: skip
     kernel = Kernel(level, rope_append(level, *model))
-    pool, q = kernel(
-        qkv, rope, b.positions, b.slots,
-        outputs=[before, filled(*expected_q.shape)], scalars=(LAYER,),
-    )  # fmt: skip
+    inputs = (qkv, rope, b.positions, b.slots)
+    *_, pool, _, q = kernel.run(*inputs, before, LAYER, filled(*expected_q.shape))
     step = 1e-6 if model.kv_dtype == "float32" else 2e-3
     np.testing.assert_allclose(q, expected_q, atol=2e-6)
     np.testing.assert_allclose(pool.astype("f8"), expected.astype("f8"), rtol=step, atol=step)

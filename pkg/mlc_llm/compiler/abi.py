@@ -3,8 +3,8 @@
 The compiler builds `step` from this page and the engine's runner fills its arguments from it, so
 prefill, decode, mixed batches and forked sequences all are the same call.
 
-Symbolic sizes: n token rows, s sequences, w page-table width, t attention tiles, b logit rows,
-P pages of the pool, c rows of the rotary table.
+Symbolic sizes: n token rows (at most MAX_ROWS), s sequences, w page-table width, t attention tiles,
+b logit rows, P pages of the pool, c rows of the rotary table.
 
     ids        int32[n]        token ids of all rows, sequence after sequence
     positions  int32[n]        position of each row in its sequence
@@ -13,12 +13,19 @@ P pages of the pool, c rows of the rotary table.
     tiles      int32[t, 4]     attention work: (first row, rows <= TILE_ROWS, sequence, unused 0);
                                rows of one tile are consecutive positions of one sequence
     last       int32[b]        rows whose logits are wanted
-    rope       float32[c, R]   cos then sin of every position: R = head_dim, R/2 of each (NeoX halves)
-    pool       kv[L, P, 2, Hkv, 16 * D]  the KV pool, written in place. D = head_dim rounded up to 16.
+    rope       float32[c, R]   cos then sin of every position: R = head_dim, R/2 of each
+                               (NeoX halves)
+    pool       kv[L, P, 2, Hkv, 16 * D]  the KV pool, written in place. D = head_dim rounded
+                               up to 16.
                                K of a page is stored transposed [D][16 tokens], V as [16 tokens][D]
-    *weights                   in the order of `weight_specs(...)`
+    logits     float32[b, V]   result, written in place; V = vocab_size rounded up to 16,
+                               columns past vocab_size are junk
+    weights                    one tuple, in the order of `models.parameters.tensor_specs`
 
-    returns    float32[b, V]   logits; V = vocab_size rounded up to 16, columns past vocab_size are junk
+    returns    logits
+
+All data starts at a multiple of 64 bytes. Intermediate results are planned for MAX_ROWS rows, once,
+whatever n is: memory does not grow with the variety of steps, and rows never used cost no memory.
 
 A row's result is bitwise the same in every batch: the order of its sums depends on nothing but the
 row's own sequence. The greedy-equality and seed tests rest on this.
@@ -28,6 +35,8 @@ from __future__ import annotations
 
 PAGE_SIZE = 16
 TILE_ROWS = 8
+MAX_ROWS = 2048
+"""Most token rows of one step."""
 STEP = "step"
 
 

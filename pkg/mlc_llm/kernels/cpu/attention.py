@@ -95,8 +95,8 @@ class Arguments(NamedTuple):
     table: Var
     tiles: Var
     positions: Var
-    out: Var
     layer: Var
+    out: Var
 
 
 class Scratch(NamedTuple):
@@ -128,7 +128,7 @@ class Work(NamedTuple):
 
 
 def attention(level: Level, heads: int, kv_heads: int, head_dim: int, kv_dtype: str) -> PrimFunc:
-    """(q f32[n, Hq, Dp], pool, page_table, tiles, positions, out f32[n, Hq * D], layer int64).
+    """(q f32[n, Hq, Dp], pool, page_table, tiles, positions, layer int64, out f32[n, Hq * D]).
 
     Layouts as in `compiler.abi`; q as `rope.rope_append` returns it.
     """
@@ -163,8 +163,8 @@ def arguments(shape: Shape) -> Arguments:
         arg("page_table", (symbol("seqs"), symbol("width")), "int32"),
         arg("tiles", (symbol("tiles"), 4), "int32"),
         arg("positions", (n,), "int32"),
-        arg("out", (n, shape.heads * shape.head_dim), "float32"),
         T.arg("layer", T.int64()),
+        arg("out", (n, shape.heads * shape.head_dim), "float32"),
     )
 
 

@@ -29,7 +29,7 @@ LOG2_E = 1.4426950408889634
 
 def rope_append(level: Level, heads: int, kv_heads: int, head_dim: int, kv_dtype: str) -> PrimFunc:
     """(qkv f32[n, (Hq + 2 Hkv) * D], rope f32[c, D], positions int32[n], slots int32[n], pool,
-    q f32[n, Hq, Dp], layer int64).
+    layer int64, q f32[n, Hq, Dp]).
 
     q is rotated, scaled by log2(e) / sqrt(D) for `attention`, and padded with zeros from D to Dp;
     so are K and V in the pool (layout in `compiler.abi`).
@@ -47,8 +47,8 @@ def rope_append(level: Level, heads: int, kv_heads: int, head_dim: int, kv_dtype
         slots = arg("slots", (n,), "int32")
         pool_shape = (symbol("layers"), symbol("pages"), 2, kv_heads, PAGE_SIZE * padded)
         pool = arg("pool", pool_shape, kv_dtype)
-        q = arg("q", (n, heads, padded), "float32")
         layer = T.arg("layer", T.int64())
+        q = arg("q", (n, heads, padded), "float32")
 
         def rotated(row: Expr, head: Expr, d: Expr, width: int) -> tuple[Expr, Expr]:
             """`width` values from d on of both halves of a head."""

@@ -1,0 +1,65 @@
+"""Compile a model with TVM, to a library file or into memory. Nobody else runs the compiler."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import tvm
+from tvm import relax
+from tvm.support import cc
+
+from mlc_llm.compiler.artifact import METADATA, LibrarySpec, metadata_of, seal
+from mlc_llm.kernels.cpu.level import Level, target
+from mlc_llm.models.registry import step_builder
+from mlc_llm.quantization.scheme import scheme_by_name
+
+Progress = Callable[[str, float], None]
+"""Called with a message and how much is done, from 0 to 1."""
+
+
+def compile_model(spec: LibrarySpec, progress: Progress) -> tvm.runtime.Executable:
+    """The executable of a model, its `_metadata` included."""
+    progress("describing the model", 0.05)
+    level = Level(spec.level)
+    build = step_builder(spec.architecture.model_type)
+    module = build(spec.architecture, scheme_by_name(spec.quantization), level)
+    _add_metadata(module, spec)
+    progress("compiling kernels", 0.15)
+    return tvm.compile(module, target=target(level))
+
+
+def compile_to_file(spec: LibrarySpec, path: Path, compiler: str, progress: Progress) -> None:
+    """Write the sealed library of a model to `path`; `compiler` links it.
+
+    The file appears under its name complete or not at all. Raises `RuntimeError` when linking
+    fails.
+    """
+    executable = compile_model(spec, progress)
+    progress("linking", 0.9)
+    scratch = path.with_name(f"{path.name}.{os.getpid()}.tmp.so")
+    try:
+        executable.export_library(str(scratch), fcompile=cc.create_shared, cc=compiler)
+        seal(scratch)
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
+    progress("compiled", 1.0)
+
+
+def compile_in_memory(spec: LibrarySpec, progress: Progress) -> Any:
+    """The loaded module of a model, for this process only."""
+    module = compile_model(spec, progress).jit()
+    progress("compiled", 1.0)
+    return module
+
+
+def _add_metadata(module: tvm.IRModule, spec: LibrarySpec) -> None:
+    text = msgspec.json.encode(metadata_of(spec)).decode()
+    builder = relax.BlockBuilder()
+    with builder.function(METADATA, []):
+        builder.emit_func_output(tvm.ir.StringImm(text))
+    module[METADATA] = builder.finalize()[METADATA]

@@ -1,0 +1,111 @@
+"""The whole compiled `step` against the float64 oracle, in every way a batch can be mixed."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from mlc_llm.models.architecture import RopeScaling
+from support.small_models import SmallModel, architecture, span
+
+LLAMA3 = RopeScaling(8.0, 1.0, 4.0, 64)
+NARROW = architecture()
+MODELS = {
+    "narrow heads, tied": (NARROW, "q0f32", 1e-4),
+    "heads of 16, untied, scaled rope": (
+        architecture(
+            head_dim=16, num_attention_heads=6, num_key_value_heads=2, hidden_size=80,
+            intermediate_size=90, vocab_size=131, tie_word_embeddings=False, rope_scaling=LLAMA3,
+        ),
+        "q0f32", 1e-4,
+    ),
+    "heads of 64, one KV head": (
+        architecture(
+            head_dim=64, num_attention_heads=3, num_key_value_heads=1, hidden_size=192,
+            intermediate_size=320, num_hidden_layers=2,
+        ),
+        "q0f32", 1e-4,
+    ),
+    "float16": (NARROW, "q0f16", 2e-2),
+    "4 bits": (NARROW, "q4f16_1", 0.2),
+}  # fmt: skip
+"""Model, scheme, largest difference of a logit. With 4 bits activations are rounded to 8 bits."""
+
+
+@pytest.fixture(scope="module", params=MODELS.values(), ids=MODELS.keys())
+def case(request: pytest.FixtureRequest) -> tuple[SmallModel, float]:
+    arch, quantization, tolerance = request.param
+    return SmallModel(arch, quantization), tolerance
+
+
+def tokens_of(model: SmallModel, count: int, seed: int) -> list[int]:
+    return np.random.default_rng(seed).integers(0, model.oracle.arch.vocab_size, count).tolist()
+
+
+def close(found: NDArray[Any], model: SmallModel, sequences: list[list[int]], tol: float) -> None:
+    """Each row of logits is the oracle's after the last token of its sequence."""
+    expected = np.stack([model.oracle.logits(sequence)[-1] for sequence in sequences])
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tol)
+
+
+def test_prefill_chunks_and_decode_match_the_oracle(case: tuple[SmallModel, float]) -> None:
+    model, tol = case
+    a, b, c = (tokens_of(model, n, n) for n in (5, 37, 150))
+    close(model.run(span(0, 0, a), span(1, 0, b)), model, [a, b], tol)
+    assert model.run(span(2, 0, c[:100], sample=False)).shape[0] == 0
+    close(model.run(span(2, 100, c[100:])), model, [c], tol)
+    for step in range(3):
+        more = tokens_of(model, 3, 100 + step)
+        starts = [len(a), len(b), len(c)]
+        for sequence, token in zip((a, b, c), more, strict=True):
+            sequence.append(token)
+        spans = [span(row, starts[row], [more[row]]) for row in range(3)]
+        close(model.run(*spans), model, [a, b, c], tol)
+
+
+def test_a_batch_may_mix_decodes_with_chunks_of_prompts(case: tuple[SmallModel, float]) -> None:
+    model, tol = case
+    a, b, c = (tokens_of(model, n, n) for n in (20, 45, 61))
+    model.run(span(3, 0, a[:-1]), span(4, 0, b[:30]))
+    logits = model.run(span(3, 19, a[-1:]), span(4, 30, b[30:]), span(5, 0, c[:17], sample=False))
+    close(logits, model, [a, b], tol)
+    close(model.run(span(5, 17, c[17:])), model, [c], tol)
+
+
+def test_a_fork_shares_pages_and_copies_the_one_it_writes(case: tuple[SmallModel, float]) -> None:
+    model, tol = case
+    a = tokens_of(model, 40, 7)
+    model.run(span(6, 0, a))
+    own = int(model.table[7, 2])
+    model.table[7, :2] = model.table[6, :2]
+    b, more = a[:36], tokens_of(model, 5, 8)
+    copies = [(int(model.table[6, 2]), own)]
+    logits = model.run(span(7, 36, more), span(6, 40, more[:1]), copies=copies)
+    close(logits, model, [b + more, [*a, more[0]]], tol)
+
+
+def test_logits_are_bitwise_the_same_alone_in_a_batch_and_in_chunks(
+    case: tuple[SmallModel, float],
+) -> None:
+    model, _ = case
+    sequences = [tokens_of(model, n, n) for n in (3, 17, 150, 33, 64)]
+    alone = [model.run(span(0, 0, sequence))[0] for sequence in sequences]
+    together = model.run(*(span(row, 0, sequence) for row, sequence in enumerate(sequences)))
+    np.testing.assert_array_equal(together, alone)
+    longest = sequences[2]
+    for cuts in ((0, 1, 2, 149, 150), (0, 127, 129, 150), (0, 64, 128, 150)):
+        for start, stop in pairwise(cuts):
+            filler = span(1, 0, sequences[1])
+            last = model.run(filler, span(2, start, longest[start:stop]))[1]
+        np.testing.assert_array_equal(last, alone[2])
+
+
+def test_more_rows_than_fit_are_refused_before_anything_is_written() -> None:
+    model = SmallModel(NARROW, "q0f32")
+    with pytest.raises(ValueError, match="2049 tokens exceeds"):
+        model.run(span(0, 0, [1] * 2049))

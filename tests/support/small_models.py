@@ -1,0 +1,105 @@
+"""Small random Llamas, compiled in memory and driven by plans, next to their float64 oracle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlc_llm.compiler.abi import PAGE_SIZE
+from mlc_llm.compiler.artifact import LibrarySpec
+from mlc_llm.compiler.build import compile_in_memory
+from mlc_llm.kernels.cpu.level import detect
+from mlc_llm.models.architecture import Architecture
+from mlc_llm.models.parameters import parameters
+from mlc_llm.models.rope import rope_table
+from mlc_llm.quantization.group import quantize
+from mlc_llm.quantization.scheme import scheme_by_name
+from mlc_llm.weights.memory import huge_empty
+from mlc_llm.weights.pack import pack, unpack_weights
+from mlc_workers.runner.library import Library, use_threads
+from mlc_workers.runner.pool import new_pool
+from mlc_workers.runner.runner import Runner
+from mlc_workers.scheduler.plan import Plan, Span
+from support.oracle import OracleLlama, random_weights
+
+CONTEXT = 320
+NUM_ROWS = 12
+PAGES_PER_ROW = CONTEXT // PAGE_SIZE
+
+
+def architecture(**changed: Any) -> Architecture:
+    """A three-layer Llama with grouped queries, narrow heads and a size that fills no block."""
+    sizes: dict[str, Any] = {
+        "model_type": "llama",
+        "hidden_size": 64,
+        "intermediate_size": 172,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 8,
+        "vocab_size": 105,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0,
+        "tie_word_embeddings": True,
+        "context_window_size": CONTEXT,
+    }
+    return Architecture(**{**sizes, **changed})
+
+
+@cache
+def library(arch: Architecture, quantization: str) -> Library:
+    """The compiled model; one compilation in a test session."""
+    use_threads(2)
+    spec = LibrarySpec(arch, quantization, detect().value)
+    return Library(compile_in_memory(spec, lambda _message, _done: None))
+
+
+def packed_weights(arch: Architecture, quantization: str, seed: int) -> list[NDArray[Any]]:
+    """Random weights as `step` takes them."""
+    weights = scheme_by_name(quantization).weights
+    values = random_weights(arch, seed)
+    packed: list[NDArray[Any]] = []
+    for spec in parameters(arch):
+        tensors = [huge_empty(t.shape, t.dtype) for t in spec.tensors(weights)]
+        stored = values[spec.name]
+        if weights == "q4" and spec.kind != "vector":
+            pack(spec, quantize(stored), tensors)
+        else:
+            pack(spec, stored.astype(np.float16 if weights == "f16" else np.float32), tensors)
+        packed += tensors
+    return packed
+
+
+class SmallModel:
+    """A runner over a pool where row r of the page table owns pages of its own, in mixed order."""
+
+    def __init__(self, arch: Architecture, quantization: str, seed: int = 0) -> None:
+        scheme = scheme_by_name(quantization)
+        packed = packed_weights(arch, quantization, seed)
+        num_pages = NUM_ROWS * PAGES_PER_ROW
+        self.table: NDArray[np.int32] = huge_empty((NUM_ROWS, PAGES_PER_ROW), np.int32).view(
+            np.int32
+        )
+        order = np.random.default_rng(seed).permutation(num_pages)
+        self.table[:] = order.reshape(NUM_ROWS, PAGES_PER_ROW)
+        self.pool = new_pool(arch, scheme, num_pages)
+        self.pool[...] = np.nan
+        self.oracle = OracleLlama(arch, unpack_weights(arch, scheme, packed))
+        rope = huge_empty((CONTEXT, arch.head_dim), np.float32).view(np.float32)
+        rope[:] = rope_table(arch, CONTEXT)
+        self.runner = Runner(
+            library(arch, quantization), packed, self.pool, rope, self.table, arch.vocab_size
+        )
+
+    def run(self, *spans: Span, copies: Sequence[tuple[int, int]] = ()) -> NDArray[np.float32]:
+        """One step; the logits are a copy."""
+        return self.runner.run(Plan(spans, tuple(copies))).copy()
+
+
+def span(row: int, start: int, tokens: Sequence[int], sample: bool = True) -> Span:
+    """Tokens of the sequence in `row`, from position `start` on."""
+    return Span(row, start, list(tokens), sample)

@@ -1,0 +1,84 @@
+"""A Plan as the integer arrays of `step`. Pure NumPy, in buffers that are made once."""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlc_llm.compiler.abi import MAX_ROWS, PAGE_SIZE, TILE_ROWS
+from mlc_llm.weights.memory import huge_empty
+from mlc_workers.scheduler.plan import Plan
+
+Ints = NDArray[np.int32]
+
+
+class Inputs(NamedTuple):
+    """Arguments of `step` that differ from step to step; views that the next step overwrites."""
+
+    ids: Ints
+    positions: Ints
+    slots: Ints
+    tiles: Ints
+    last: Ints
+
+
+class InputBuilder:
+    """Fills the arrays of one step after the other. `page_table` is the cache's array itself: a
+    tile names the row of its sequence there."""
+
+    def __init__(self, page_table: Ints, max_rows: int = MAX_ROWS) -> None:
+        self._page_table = page_table
+        self._max_rows = max_rows
+        self._count = np.arange(max_rows, dtype=np.int32)
+        self._ids, self._positions, self._slots, self._last = (
+            huge_empty((max_rows,), np.int32).view(np.int32) for _ in range(4)
+        )
+        self._tiles = huge_empty((max_rows, 4), np.int32).view(np.int32)
+        self._tiles[:] = 0
+
+    def build(self, plan: Plan) -> Inputs:
+        """The arrays for `plan`, which has at most `max_rows` tokens, at least one in each span."""
+        spans = plan.spans
+        lengths = np.array([len(span.tokens) for span in spans], np.int32)
+        rows = np.array([span.row for span in spans], np.int32)
+        starts = np.array([span.start for span in spans], np.int32)
+        ends = lengths.cumsum(dtype=np.int32)
+        n = int(ends[-1])
+        if n > self._max_rows:
+            raise ValueError(f"a step of {n} tokens exceeds the {self._max_rows} it may have")
+        tokens = chain.from_iterable(span.tokens for span in spans)
+        self._ids[:n] = np.fromiter(tokens, np.int32, n)
+        firsts = ends - lengths
+        np.add(self._count[:n], np.repeat(starts - firsts, lengths), out=self._positions[:n])
+        self._place(n, np.repeat(rows, lengths))
+        num_tiles = self._tile(firsts, lengths, rows)
+        wanted = ends[[span.sample for span in spans]] - 1
+        self._last[: len(wanted)] = wanted
+        return Inputs(
+            self._ids[:n],
+            self._positions[:n],
+            self._slots[:n],
+            self._tiles[:num_tiles],
+            self._last[: len(wanted)],
+        )
+
+    def _place(self, n: int, rows: Ints) -> None:
+        """slots = page * PAGE_SIZE + position % PAGE_SIZE."""
+        pages, offsets = np.divmod(self._positions[:n], PAGE_SIZE)
+        np.multiply(self._page_table[rows, pages], PAGE_SIZE, out=self._slots[:n])
+        self._slots[:n] += offsets
+
+    def _tile(self, firsts: Ints, lengths: Ints, rows: Ints) -> int:
+        """Cut each span into tiles of TILE_ROWS; returns how many there are."""
+        counts = -(-lengths // TILE_ROWS)
+        ends = counts.cumsum(dtype=np.int32)
+        num_tiles = int(ends[-1])
+        done = (self._count[:num_tiles] - np.repeat(ends - counts, counts)) * TILE_ROWS
+        tiles = self._tiles[:num_tiles]
+        tiles[:, 0] = np.repeat(firsts, counts) + done
+        tiles[:, 1] = np.minimum(np.repeat(lengths, counts) - done, TILE_ROWS)
+        tiles[:, 2] = np.repeat(rows, counts)
+        return num_tiles

@@ -1,0 +1,38 @@
+"""The KV pool: one array that `step` writes and reads, and that pages are copied in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlc_llm.compiler.abi import PAGE_SIZE, round_up
+from mlc_llm.models.architecture import Architecture
+from mlc_llm.quantization.scheme import Scheme
+from mlc_llm.weights.memory import huge_empty
+
+Pool = NDArray[Any]
+
+
+def pool_shape(arch: Architecture, num_pages: int) -> tuple[int, ...]:
+    """[layers, pages, 2, KV heads, 16 * D], D rounded up to 16; layout in `compiler.abi`."""
+    page = PAGE_SIZE * round_up(arch.head_dim, 16)
+    return (arch.num_hidden_layers, num_pages, 2, arch.num_key_value_heads, page)
+
+
+def page_bytes(arch: Architecture, scheme: Scheme) -> int:
+    """Memory of one page in all layers."""
+    shape = pool_shape(arch, 1)
+    return int(np.prod(shape)) * np.dtype(scheme.kv_dtype).itemsize
+
+
+def new_pool(arch: Architecture, scheme: Scheme, num_pages: int) -> Pool:
+    """A pool on huge pages. It takes memory as its pages are first written."""
+    return huge_empty(pool_shape(arch, num_pages), scheme.kv_dtype)
+
+
+def copy_pages(pool: Pool, copies: tuple[tuple[int, int], ...]) -> None:
+    """Copy pages (source, target) in all layers, in order."""
+    for source, target in copies:
+        pool[:, target] = pool[:, source]
