@@ -51,8 +51,8 @@ class FakeTexts:
     def text_of(tokens: Sequence[int]) -> str:
         return "".join(chr(0x4E00 + token) for token in tokens)
 
-    def open(self, stop_strs: tuple[str, ...]) -> TextStream:
-        return TextStream(self.table, stop_strs)
+    def open(self, generation: GenerationConfig) -> TextStream:
+        return TextStream(self.table, generation.stop_strs)
 
     def bytes_of(self, token_id: int) -> bytes:
         return self.table.bytes_of(token_id)

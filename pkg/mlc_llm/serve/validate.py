@@ -126,6 +126,7 @@ def generation_config(
         logprobs=wanted is not None,
         top_logprobs=wanted or 0,
         min_tokens=_min_tokens(request, max_tokens),
+        continues=isinstance(request, CompletionRequest),
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from mlc_llm.errors import DuplicateRequest, EngineFault, EngineUnavailable, MLCError
+from mlc_llm.protocol.generation import GenerationConfig
 from mlc_llm.protocol.messages import FinishReason, Submit
 from mlc_llm.tracing.events import Event
 from mlc_llm.tracing.recorder import Recorder
@@ -25,7 +26,7 @@ from mlc_workers.scheduler.scheduler import Scheduler
 class Texts(Protocol):
     """The vocabulary, as text."""
 
-    def open(self, stop_strs: tuple[str, ...]) -> TextFeed:
+    def open(self, generation: GenerationConfig) -> TextFeed:
         """The text of a new choice."""
 
     def bytes_of(self, token_id: int) -> bytes:
@@ -136,7 +137,7 @@ class Desk:
             raise request
         generation = request.generation
         for choice in request.choices:
-            choice.text = self._texts.open(generation.stop_strs)
+            choice.text = self._texts.open(generation)
             choice.sampler = self._sampler.open(generation, choice.index)
         error = self._scheduler.submit(request)
         if error is not None:
