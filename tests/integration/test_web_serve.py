@@ -18,7 +18,7 @@ import pytest
 import requests
 
 from support import toy_tokenizers
-from support.server import environment
+from support.server import environment, free_port
 
 LAUNCH = """
 import sys
@@ -26,8 +26,9 @@ from mlc_api.serve import main
 from mlc_llm.errors import MLCError
 from support.fake_engine import fake_engine
 flags, arguments = sys.argv[1].split(), sys.argv[2:]
+sleeping = [sys.executable, "-c", "import time; time.sleep(600)"]
 try:
-    sys.exit(main(arguments, fake_engine(*flags)))
+    sys.exit(main(arguments, sleeping if flags == ["sleeps"] else fake_engine(*flags)))
 except MLCError as error:
     sys.exit(f"error: {error}")
 """
@@ -177,6 +178,36 @@ def test_a_killed_engine_fails_its_requests_and_is_replaced(server: Process) -> 
     while requests.get(f"{server.url}/health", timeout=SECONDS).status_code == 503:
         pause.wait(0.02)
     assert complete(server).status_code == 200
+
+
+def test_while_the_engine_loads_it_answers_503_and_can_be_stopped(folder: Path) -> None:
+    port = free_port()
+    server = Process(folder, "--port", str(port), engine="sleeps")
+    server.url = f"http://127.0.0.1:{port}"
+    try:
+        health = wait_for_any_answer(f"{server.url}/health")
+        assert health.status_code == 503
+        assert health.json()["reason"] == "The engine is starting."
+        refused = complete(server)
+        assert refused.status_code == 503
+        assert refused.json()["error"]["code"] == "engine_unavailable"
+        assert requests.get(f"{server.url}/v1/models", timeout=SECONDS).status_code == 200
+        engine = server.engine()
+        server.popen.send_signal(signal.SIGTERM)
+        assert server.end()[0] == 0
+        assert not engine.is_running()
+    finally:
+        server.popen.kill()
+
+
+def wait_for_any_answer(url: str) -> requests.Response:
+    pause = threading.Event()
+    for _ in range(500):
+        try:
+            return requests.get(url, timeout=SECONDS)
+        except requests.ConnectionError:
+            pause.wait(0.02)
+    raise AssertionError(f"nobody listens at {url}")
 
 
 def test_an_engine_that_cannot_start_ends_it_with_its_sentence(folder: Path) -> None:
