@@ -16,6 +16,7 @@ from mlc_llm.quantization.group import dequantize, quantize
 from mlc_llm.quantization.scheme import SCHEMES, Scheme
 from mlc_llm.weights import load as loading
 from mlc_llm.weights import pack as packing
+from mlc_llm.weights import tensor_cache
 from mlc_llm.weights.load import choose_scheme, load_weights, weights_bytes
 from mlc_llm.weights.memory import ALIGNMENT
 from mlc_llm.weights.pack import unpack_weights
@@ -150,6 +151,20 @@ def test_a_value_that_is_not_finite_is_refused_by_name(
     folder = rewrite(tmp_path, {K: ("F32", matrix)})
     with pytest.raises(BadModel, match=f"tensor {K}: holds a value that is not finite"):
         load_weights(folder, scheme)
+
+
+def test_a_stored_scale_that_is_not_finite_is_refused_by_name(tmp_path: Path) -> None:
+    write_mlc_folder(tmp_path, tiny_llama())
+    folder = open_folder(tmp_path)
+    found = tensor_cache.find_tensors(tmp_path, verify=False, threads=1)
+    scales = found["model.layers.0.mlp.down_proj.q_scale"]
+    with scales.path.open("r+b") as file:
+        file.seek(scales.offset)
+        file.write(np.float16(np.nan).tobytes())
+    with pytest.raises(BadModel, match=r"down_proj\.q_scale: holds a value that is not finite"):
+        load_weights(folder, SCHEMES["q4f16_1"], verify=False)
+    with pytest.raises(BadModel, match="is damaged"):
+        load_weights(folder, SCHEMES["q4f16_1"])
 
 
 @pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
