@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import mmap
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -20,7 +21,7 @@ _LARGEST_HEAP_BLOCK = (32 << 20) - (1 << 16)
 Buffer = bytearray | mmap.mmap
 
 
-def huge_empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[np.generic]:
+def huge_empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     """An uninitialised C-ordered array, freed with its last view.
 
     From 2 MiB on it starts at a 2 MiB border of its own mapping and asks for huge pages (one entry
