@@ -99,7 +99,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         if cycle.scope["http_version"] == "1.0":
-            pass
+            app = _close_delimited(app, cycle)
         super()._start_asgi_task(cycle, app)
 
     def _refuse(self, error: BadRequest) -> None:
