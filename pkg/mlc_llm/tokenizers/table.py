@@ -133,7 +133,7 @@ def _build(file: _TokenizerFile, rules: DecodeRules) -> TokenTable:
     texts: list[str | None] = [""] * (max(ids) + 1)
     fragments: dict[int, bytes] = {}
     plain = (added.content for added in file.added_tokens if not added.special)
-    ids_of = vocab | {added.content: added.id for added in file.added_tokens if not added.special}
+    ids_of = vocab | {added.content: added.id for added in file.added_tokens}
     for tokens in (list(vocab), list(plain)):
         decoded = _byte_level(tokens) if rules.byte_level else _byte_fallback(tokens, rules)
         for token, value in zip(tokens, decoded, strict=True):

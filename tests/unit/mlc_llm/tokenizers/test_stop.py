@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mlc_llm.tokenizers.stop import StopStrings
 
-STOPS = st.lists(st.text("ab", min_size=1, max_size=5), min_size=1, max_size=3).map(tuple)
+STOPS = st.lists(st.text("ab", min_size=2, max_size=4), min_size=1, max_size=3).map(tuple)
+PIECES = st.lists(st.text("ab", max_size=6), max_size=8)
 
 
 def _cut(text: str, stops: tuple[str, ...]) -> tuple[str, bool]:
@@ -20,7 +21,10 @@ def _cut(text: str, stops: tuple[str, ...]) -> tuple[str, bool]:
 
 
 @settings(deadline=None, max_examples=100)
-@given(pieces=st.lists(st.text("abc", max_size=6), max_size=8), stops=STOPS)
+@example(pieces=["aa", "ab"], stops=("aab",))
+@example(pieces=["xa", "b"], stops=("ab", "b"))
+@example(pieces=["xa", "b"], stops=("b", "ab"))
+@given(pieces=PIECES, stops=STOPS)
 def test_any_cutting_into_pieces_gives_what_the_whole_text_gives(
     pieces: list[str], stops: tuple[str, ...]
 ) -> None:
@@ -30,7 +34,7 @@ def test_any_cutting_into_pieces_gives_what_the_whole_text_gives(
 
 
 @settings(deadline=None, max_examples=100)
-@given(pieces=st.lists(st.text("abc", max_size=6), max_size=8), stops=STOPS)
+@given(pieces=PIECES, stops=STOPS)
 def test_text_is_withheld_only_while_it_may_become_a_stop(
     pieces: list[str], stops: tuple[str, ...]
 ) -> None:
