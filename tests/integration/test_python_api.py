@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
 
-from mlc_llm.errors import BadConfig, BadRequest, DuplicateRequest, EngineDied, EngineUnavailable
+from mlc_llm.errors import (
+    BadConfig,
+    BadModel,
+    BadRequest,
+    DuplicateRequest,
+    EngineDied,
+    EngineUnavailable,
+)
 from mlc_llm.protocol.messages import Progress
 from mlc_llm.protocol.spec import EngineSpec
 from mlc_llm.serve.config import EngineConfig
@@ -242,11 +250,43 @@ def test_an_engine_that_is_dropped_ends_its_process() -> None:
     assert not is_alive(pid), "dropping the last reference must be enough, without the collector"
 
 
-def test_an_engine_lives_as_long_as_a_stream_of_it() -> None:
-    stream = over_fake(MLCEngine).completions.create(prompt=[1, 2], stream=True)
+def test_an_engine_lives_as_long_as_a_stream_of_it_and_no_longer() -> None:
+    engine = over_fake(MLCEngine)
+    pid = process_of(engine)
+    stream = engine.completions.create(prompt=[1, 2], stream=True)
+    del engine
     assert "".join(chunk.choices[0].text for chunk in stream) == " 1 2"
-    del stream
-    gc.collect()
+    del stream  # the last owner may now be the loop's own thread, which must not wait for itself
+    while is_alive(pid):
+        pass
+
+
+def test_interrupting_a_wait_aborts_the_request(engine: MLCEngine) -> None:
+    main_thread = threading.get_ident()
+
+    def interrupt() -> None:
+        while not engine.metrics()["num_running"]:
+            pass
+        signal.pthread_kill(main_thread, signal.SIGINT)
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            engine.completions.create(**FOREVER)
+    wait_until_idle(engine)
+
+
+def test_a_model_that_is_not_there_is_found_out_before_anything_starts() -> None:
+    with pytest.raises(BadModel, match="no/such/folder"):
+        MLCEngine("no/such/folder")
+
+
+def test_a_feature_that_is_not_there_is_refused_by_its_keyword(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(BadConfig, match="speculative_mode=eagle is not supported"):
+        AsyncMLCEngine(tmp_path, speculative_mode="eagle")
+    with pytest.raises(BadConfig, match="max_batch_size=2 contradicts max_num_sequence=3"):
+        MLCEngine(tmp_path, max_batch_size=2, engine_config=EngineConfig(max_num_sequence=3))
 
 
 def test_a_program_that_forgets_its_engine_still_ends() -> None:
