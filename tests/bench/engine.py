@@ -20,7 +20,6 @@ from pathlib import Path
 import numpy as np
 import psutil
 import uvloop
-from mlc_llm.weights.load import choose_scheme, weights_bytes
 
 from mlc_llm.models.folder import open_folder
 from mlc_llm.models.parameters import parameters
@@ -30,6 +29,7 @@ from mlc_llm.protocol.messages import Progress, Submit
 from mlc_llm.protocol.spec import EngineSpec
 from mlc_llm.quantization.scheme import Scheme
 from mlc_llm.serve.client import EngineClient
+from mlc_llm.weights.load import choose_scheme, weights_bytes
 
 
 def arguments() -> argparse.Namespace:

@@ -17,9 +17,9 @@ engine serves any number of channels. Neither end ever blocks; both are used fro
 
 An abort never waits behind a crowd of prompts, yet it must not overtake the `Submit` that it is
 about, nor hit a later one of the same name. So `Abort.after` says how many commands the client had
-sent before it, and the engine's end hands it out right after that many (`Sequencer`). The client lets
-a command become visible only when the aborts sent before it are; the engine's end reads the lane of
-aborts after the commands; so no abort can come to light too late.
+sent before it, and the engine's end hands it out right after that many (`Sequencer`). The client
+lets a command become visible only when the aborts sent before it are; the engine's end reads the
+lane of aborts after the commands; so no abort can come to light too late.
 """
 
 from __future__ import annotations

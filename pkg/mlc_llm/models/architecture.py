@@ -35,8 +35,10 @@ class Architecture(Struct, frozen=True, kw_only=True):
     @property
     def num_parameters(self) -> int:
         """Weights of all matrices and norms, a tied head counted once."""
-        attention = self.hidden_size * self.head_dim * (
-            2 * self.num_attention_heads + 2 * self.num_key_value_heads
+        attention = (
+            self.hidden_size
+            * self.head_dim
+            * (2 * self.num_attention_heads + 2 * self.num_key_value_heads)
         )
         layer = attention + 3 * self.hidden_size * self.intermediate_size + 2 * self.hidden_size
         tables = 1 if self.tie_word_embeddings else 2

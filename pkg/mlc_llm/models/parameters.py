@@ -1,16 +1,17 @@
-"""The weights of a decoder, in the order `step` takes them: what they are called, how they are packed.
+"""The weights of a decoder, in the order `step` takes them: names and packed layout.
 
 Names are MLC LLM's (q, k, v stacked into `qkv_proj`, gate and up into `gate_up_proj`). A matrix
 [N, K] is stored in blocks of 16 rows so that one vector load brings 16 output rows:
 
     f32, f16   [Np/16, Kp, 16]        element (b, k, r) is row 16 b + r, column k
     q4         W int32[Np/16, Kp/32, 4, 16] and S float16[Np/16, Kp/32, 16]
-               byte i of W[b, g, j, r] holds, for row 16 b + r, column 32 g + 4 j + i in its low
-               nibble and column 32 g + 16 + 4 j + i in its high nibble; value = (nibble - 7) * S[b, g, r]
+               byte i of W[b, g, j, r] holds, for row 16 b + r, column 32 g + 4 j + i in its
+               low nibble and column 32 g + 16 + 4 j + i in its high nibble;
+               value = (nibble - 7) * S[b, g, r]
 
 Np is N rounded up to 16, Kp is K rounded up to 32; padding decodes to zero.
-`gate_up` alternates blocks: block 2 i is gate rows 16 i.., block 2 i + 1 the same rows of up, with the
-intermediate size rounded up to 32 first, so one thread holds both halves of silu(gate) * up.
+`gate_up` alternates blocks: block 2 i is gate rows 16 i.., block 2 i + 1 the same rows of up, with
+the intermediate size rounded up to 32 first, so one thread holds both halves of silu(gate) * up.
 """
 
 from __future__ import annotations
@@ -70,7 +71,9 @@ class ParameterSpec(Struct, frozen=True):
 def parameters(arch: Architecture) -> tuple[ParameterSpec, ...]:
     """Every weight in the order of `step`'s arguments."""
     heads = arch.num_attention_heads + 2 * arch.num_key_value_heads
-    found = [ParameterSpec("model.embed_tokens.weight", "matrix", arch.vocab_size, arch.hidden_size)]
+    found = [
+        ParameterSpec("model.embed_tokens.weight", "matrix", arch.vocab_size, arch.hidden_size)
+    ]
     for i in range(arch.num_hidden_layers):
         layer = f"model.layers.{i}"
         found += [
@@ -87,7 +90,9 @@ def parameters(arch: Architecture) -> tuple[ParameterSpec, ...]:
                 arch.hidden_size,
                 arch.num_attention_heads * arch.head_dim,
             ),
-            ParameterSpec(f"{layer}.post_attention_layernorm.weight", "vector", 1, arch.hidden_size),
+            ParameterSpec(
+                f"{layer}.post_attention_layernorm.weight", "vector", 1, arch.hidden_size
+            ),
             ParameterSpec(
                 f"{layer}.mlp.gate_up_proj.weight",
                 "gate_up",

@@ -36,5 +36,5 @@ class GenerationConfig(Struct, frozen=True, array_like=True, gc=False):
     min_tokens: int = 0
     """End tokens are not sampled before this many tokens."""
     continues: bool = False
-    """The answer goes on from the prompt's text: a space at its start, which some tokenizers drop from
-    the start of a text, is kept. True for completions, false for a chat's reply."""
+    """The answer goes on from the prompt's text: a space at its start, which some tokenizers drop
+    from the start of a text, is kept. True for completions, false for a chat's reply."""

@@ -1,8 +1,8 @@
 """Every value that crosses the border between a client process and the engine process.
 
-Two closed unions, `ToEngine` and `FromEngine`. A request is named by the client that submits it; its
-life on the wire is one `Submit`, any number of `Delta`s and exactly one `Finished` or `Failed`. All
-that one engine step has to say to one client travels in one `StepOutput` frame.
+Two closed unions, `ToEngine` and `FromEngine`. A request is named by the client that submits it;
+its life on the wire is one `Submit`, any number of `Delta`s and exactly one `Finished` or `Failed`.
+All that one engine step has to say to one client travels in one `StepOutput` frame.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ class Query(Struct, frozen=True, tag=True, array_like=True, gc=False):
 
     query_id: int
     what: str
-    """"stats" (a `Stats` as JSON), "trace" (Chrome trace events as JSON) or "reset" (abort all, drop caches)."""
+    """Either "stats" (answered with a `Stats` as JSON), "trace" (Chrome trace events as JSON) or
+    "reset" (abort all requests, drop all caches)."""
 
 
 class Shutdown(Struct, frozen=True, tag=True, array_like=True, gc=False):

@@ -9,7 +9,7 @@ from msgspec import Struct
 from mlc_llm.errors import BadConfig
 
 WeightFormat = Literal["f32", "f16", "q4"]
-"""How a kernel reads a matrix: plain float32, plain float16, or 4-bit groups of 32 with float16 scales."""
+"""How a kernel reads a matrix: plain floats, or 4-bit groups of 32 with float16 scales."""
 
 
 class Scheme(Struct, frozen=True):
@@ -39,4 +39,6 @@ def scheme_by_name(name: str) -> Scheme:
         return SCHEMES[name]
     except KeyError:
         known = ", ".join(SCHEMES)
-        raise BadConfig(f"quantization {name!r} is not supported here; use one of {known}") from None
+        raise BadConfig(
+            f"quantization {name!r} is not supported here; use one of {known}"
+        ) from None
