@@ -20,7 +20,8 @@ os.environ.setdefault("TVM_BIND_THREADS", "0")
 import tvm
 from tvm.script import tirx as T
 
-from mlc_llm.kernels.cpu.level import Level, detect, target
+from mlc_llm.kernels.cpu.level import Level, detect
+from mlc_llm.kernels.cpu.target import target
 from mlc_llm.weights.memory import huge_empty
 
 READ_BYTES = 512 << 20

@@ -9,7 +9,8 @@ import pytest
 import tvm
 from numpy.typing import NDArray
 
-from mlc_llm.kernels.cpu.level import REQUIRED_FLAGS, Level, cpu_flags, target
+from mlc_llm.kernels.cpu.level import REQUIRED_FLAGS, Level, cpu_flags
+from mlc_llm.kernels.cpu.target import target
 
 Array = NDArray[Any]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from mlc_llm.errors import BadConfig
-from mlc_llm.kernels.cpu.level import REQUIRED_FLAGS, Level, detect, target
+from mlc_llm.kernels.cpu.level import REQUIRED_FLAGS, Level, detect
+from mlc_llm.kernels.cpu.target import target
 
 
 def test_the_best_level_whose_flags_are_all_there_is_chosen() -> None:

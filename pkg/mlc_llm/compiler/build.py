@@ -13,12 +13,17 @@ from tvm import relax
 from tvm.support import cc
 
 from mlc_llm.compiler.artifact import METADATA, LibrarySpec, metadata_of, seal
-from mlc_llm.kernels.cpu.level import Level, target
+from mlc_llm.kernels.cpu.level import Level
+from mlc_llm.kernels.cpu.target import target
 from mlc_llm.models.registry import step_builder
 from mlc_llm.quantization.scheme import scheme_by_name
 
 Progress = Callable[[str, float], None]
 """Called with a message and how much is done, from 0 to 1."""
+
+
+class LinkError(Exception):
+    """The C compiler could not make a shared library."""
 
 
 def compile_model(spec: LibrarySpec, progress: Progress) -> tvm.runtime.Executable:
@@ -35,19 +40,26 @@ def compile_model(spec: LibrarySpec, progress: Progress) -> tvm.runtime.Executab
 def compile_to_file(spec: LibrarySpec, path: Path, compiler: str, progress: Progress) -> None:
     """Write the sealed library of a model to `path`; `compiler` links it.
 
-    The file appears under its name complete or not at all. Raises `RuntimeError` when linking
+    The file appears under its name complete or not at all. Raises `LinkError` when linking
     fails.
     """
     executable = compile_model(spec, progress)
     progress("linking", 0.9)
     scratch = path.with_name(f"{path.name}.{os.getpid()}.tmp.so")
     try:
-        executable.export_library(str(scratch), fcompile=cc.create_shared, cc=compiler)
+        _link(executable, scratch, compiler)
         seal(scratch)
         scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)
     progress("compiled", 1.0)
+
+
+def _link(executable: tvm.runtime.Executable, path: Path, compiler: str) -> None:
+    try:
+        executable.export_library(str(path), fcompile=cc.create_shared, cc=compiler)
+    except RuntimeError as error:
+        raise LinkError(str(error)) from error
 
 
 def compile_in_memory(spec: LibrarySpec, progress: Progress) -> Any:

@@ -16,6 +16,7 @@ import tvm_ffi
 
 from mlc_llm.compiler.abi import STEP
 from mlc_llm.compiler.artifact import METADATA, is_intact
+from mlc_llm.compiler.jit import Compiled
 from mlc_llm.errors import BadConfig, BadModel
 
 RUNTIME = "libtvm_runtime.so"
@@ -46,6 +47,14 @@ def load_library(path: Path, threads: int | None = None) -> Library:
     use_threads(threads)
     load_runtime()
     return Library(tvm_ffi.load_module(str(path.absolute())))
+
+
+def open_library(compiled: Compiled, threads: int | None = None) -> Library:
+    """What the compiler made: a file to load, or a module that is already in this process."""
+    if compiled.path is not None:
+        return load_library(compiled.path, threads)
+    use_threads(threads)
+    return Library(compiled.module)
 
 
 def load_runtime() -> None:

@@ -3,7 +3,7 @@
 Names, arguments and outputs (outputs come last; each kernel's docstring has the shapes). `n` rows,
 K `cols` in, Kp = K rounded up to 32, G = Kp / 32, t = n rounded up to 8 / 8, N out:
 
-    level.detect() -> Level;  level.target(level) -> tvm Target
+    level.detect() -> Level;  target.target(level) -> tvm Target
 
     linear_float.linear_float(level, "f32" | "f16", num_blocks, cols, num_rows, epilogue)
         x f32[n, K], w [num_blocks, Kp, 16][, residual f32[n, N]] -> y f32[n, N]

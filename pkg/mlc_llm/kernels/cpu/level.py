@@ -1,6 +1,7 @@
-"""Which vector instructions the CPU has, and the compiler target that never asks for more.
+"""Which vector instructions the CPU has.
 
-Knows instruction sets. Knows no kernel: those ask a `Level` for its traits.
+Knows no compiler (see `target`), so that the engine can ask. Knows no kernel: those ask a `Level` for
+its traits.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 
-import tvm
 from msgspec import Struct
 
 from mlc_llm.errors import BadConfig
@@ -63,14 +63,6 @@ REQUIRED_FLAGS = {
 }
 """Flags, as Linux spells them, that make a CPU able to run a level."""
 
-_TARGETS: dict[Level, dict[str, object]] = {
-    Level.AVX512_VNNI: {"kind": "llvm", "mcpu": "x86-64-v4", "mattr": ["+avx512vnni"]},
-    Level.AVX_VNNI: {"kind": "llvm", "mcpu": "x86-64-v3", "mattr": ["+avxvnni"]},
-    Level.AVX2: {"kind": "llvm", "mcpu": "x86-64-v3"},
-    Level.SSE4: {"kind": "llvm", "mcpu": "x86-64-v2"},
-    Level.GENERIC: {"kind": "llvm"},
-}
-
 
 def cpu_flags(cpuinfo: Path = CPUINFO) -> frozenset[str]:
     """Flags of the first processor, which a hypervisor may have masked; empty where unknown."""
@@ -97,9 +89,3 @@ def detect(environ: Mapping[str, str] = os.environ, flags: frozenset[str] | None
             return level
     names = ", ".join(level.value for level in able)
     raise BadConfig(f"{LEVEL_VARIABLE}={forced} cannot be used on this CPU; use one of {names}")
-
-
-def target(level: Level) -> tvm.target.Target:
-    """The compiler target of `level`, by feature and not by CPU name: a name may promise features
-    that a hypervisor has masked."""
-    return tvm.target.Target(dict(_TARGETS[level]))

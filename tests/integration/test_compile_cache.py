@@ -1,0 +1,163 @@
+"""The cache of compiled models: hits, damage, policies, races, no compiler."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlc_llm.compiler.artifact import LibrarySpec, check_metadata, is_intact, seal
+from mlc_llm.compiler.jit import Compiled, cache_key, ensure_library
+from mlc_llm.errors import BadConfig, BadModel
+from mlc_llm.kernels.cpu.level import detect
+from mlc_workers.runner.library import load_library, open_library
+from support.small_models import architecture
+
+SPEC = LibrarySpec(architecture(num_hidden_layers=1), "q0f32", detect().value)
+
+FAKE_CHILD = """
+import sys, msgspec
+from pathlib import Path
+from mlc_llm.compiler.artifact import seal
+from mlc_llm.compiler.job import Job
+job = msgspec.json.decode(sys.stdin.buffer.read(), type=Job)
+print('{"message": "compiling", "done": 0.5}', flush=True)
+print('noise')
+path = Path(job.path).with_suffix('.new')
+path.write_bytes(b'library')
+seal(path)
+path.replace(job.path)
+"""
+REASONS = ["no C compiler", "cannot link a library (cannot find crt1.o)", "cannot be written"]
+FAKE = (sys.executable, "-c", FAKE_CHILD)
+BROKEN = (sys.executable, "-c", "raise SystemExit('out of cheese')")
+NO_LINKER = (sys.executable, "-c", "print('cannot find crt1.o'); raise SystemExit(3)")
+
+
+class Log:
+    """A progress callback that remembers."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def __call__(self, stage: str, message: str, done: float | None) -> None:
+        self.messages.append(message)
+
+
+def ensure(folder: Path, command: tuple[str, ...] = FAKE, **environ: str) -> tuple[Compiled, Log]:
+    log = Log()
+    found = ensure_library(
+        SPEC, log, folder=folder, environ={**os.environ, **environ}, command=command
+    )
+    return found, log
+
+
+def test_a_real_library_is_compiled_once_and_loads_without_the_compiler(tmp_path: Path) -> None:
+    log = Log()
+    first = ensure_library(SPEC, log, folder=tmp_path)
+    assert log.messages[-1] == "compiled"
+    assert first.path == tmp_path / f"{cache_key(SPEC)}.so"
+    assert sorted(p.suffix for p in tmp_path.iterdir()) == [".lock", ".so"]
+    again, log = ensure(tmp_path, BROKEN)
+    assert (again.path, log.messages) == (first.path, [])
+    script = (
+        "import sys; from pathlib import Path; from mlc_workers.runner.library import *;"
+        f"print(load_library(Path({str(first.path)!r})).metadata); assert 'tvm' not in sys.modules"
+    )
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    metadata = subprocess.check_output([sys.executable, "-c", script], env=environ, text=True)
+    check_metadata(metadata, SPEC, "library")
+    with pytest.raises(BadModel, match="another quantization; compile it again"):
+        check_metadata(metadata, LibrarySpec(SPEC.architecture, "q0f16", SPEC.level), "library")
+
+
+def test_a_damaged_library_is_refused_when_given_and_made_again_when_cached(tmp_path: Path) -> None:
+    found, _ = ensure(tmp_path)
+    assert found.path is not None
+    whole = found.path.read_bytes()
+    for damaged in (whole[:-5], whole[1:], b"", whole[:20] + b"?" + whole[21:]):
+        found.path.write_bytes(damaged)
+        with pytest.raises(BadModel, match="not a complete model library"):
+            load_library(found.path)
+        _, log = ensure(tmp_path)
+        assert log.messages == ["compiling"]
+        assert is_intact(found.path)
+
+
+def test_the_policy_decides_what_may_be_compiled(tmp_path: Path) -> None:
+    with pytest.raises(BadConfig, match="READONLY and the model is not compiled yet"):
+        ensure(tmp_path, MLC_JIT_POLICY="READONLY")
+    assert ensure(tmp_path, MLC_JIT_POLICY="ON")[1].messages == ["compiling"]
+    assert ensure(tmp_path, BROKEN, MLC_JIT_POLICY="READONLY")[1].messages == []
+    assert ensure(tmp_path, MLC_JIT_POLICY="REDO")[1].messages == ["compiling"]
+    with pytest.raises(BadConfig, match="OFF forbids compiling; pass --model-lib"):
+        ensure(tmp_path, MLC_JIT_POLICY="OFF")
+    with pytest.raises(BadConfig, match="MAYBE is not ON, OFF, REDO or READONLY"):
+        ensure(tmp_path, MLC_JIT_POLICY="MAYBE")
+
+
+def test_of_two_that_want_a_library_one_compiles(tmp_path: Path) -> None:
+    found: list[tuple[Compiled, Log]] = []
+    ready = threading.Barrier(4)
+
+    def want() -> None:
+        ready.wait()
+        found.append(ensure(tmp_path))
+
+    threads = [threading.Thread(target=want) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({compiled.path for compiled, _ in found}) == 1
+    assert sum("compiling" in log.messages for _, log in found) == 1
+
+
+def test_a_failed_compilation_says_its_last_word_and_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(BadModel, match="could not be compiled: out of cheese"):
+        ensure(tmp_path, BROKEN)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_the_key_follows_the_model_and_the_machine_and_nothing_else(tmp_path: Path) -> None:
+    variants = [
+        SPEC,
+        LibrarySpec(architecture(num_hidden_layers=2), SPEC.quantization, SPEC.level),
+        LibrarySpec(SPEC.architecture, "q4f16_1", SPEC.level),
+        LibrarySpec(SPEC.architecture, SPEC.quantization, "another"),
+    ]
+    assert len({cache_key(spec) for spec in variants}) == len(variants)
+    assert cache_key(SPEC) == cache_key(LibrarySpec(SPEC.architecture, "q0f32", SPEC.level))
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_what_cannot_be_cached_is_compiled_in_memory_and_said(reason: str, tmp_path: Path) -> None:
+    folder, command, path = tmp_path, BROKEN, os.environ["PATH"]
+    if reason == "no C compiler":
+        path = str(tmp_path)
+    elif reason == "cannot link a library (cannot find crt1.o)":
+        command = NO_LINKER
+    else:
+        (tmp_path / "file").touch()
+        folder = tmp_path / "file" / "below"
+    found, log = ensure(folder, command, PATH=path)
+    assert found.path is None
+    assert "nothing was cached" in found.note
+    assert reason in found.note
+    assert log.messages[-1] == "compiled"
+    assert "llama" in open_library(found, threads=2).metadata
+
+
+def test_a_sealed_file_is_intact_only_as_it_was_sealed(tmp_path: Path) -> None:
+    path = tmp_path / "library"
+    path.write_bytes(np.random.default_rng(0).bytes(1000))
+    assert not is_intact(path)
+    seal(path)
+    assert is_intact(path)
+    path.write_bytes(path.read_bytes() + b"\0")
+    assert not is_intact(path)

@@ -1,0 +1,79 @@
+"""A plan as the arrays of `step`."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlc_llm.compiler.abi import PAGE_SIZE, TILE_ROWS
+from mlc_llm.weights.memory import ALIGNMENT
+from mlc_workers.runner.inputs import InputBuilder
+from mlc_workers.scheduler.plan import Plan, Span
+
+ROWS, PAGES = 6, 8
+TABLE = np.random.default_rng(0).permutation(ROWS * PAGES).reshape(ROWS, PAGES).astype(np.int32)
+MAX_ROWS = 256
+
+spans = st.builds(
+    lambda row, start, length, sample: Span(row, start, list(range(start, start + length)), sample),
+    st.integers(0, ROWS - 1),
+    st.integers(0, 80),
+    st.integers(1, 40),
+    st.booleans(),
+)
+plans = st.lists(spans, min_size=1, max_size=6).map(lambda found: Plan(tuple(found)))
+
+
+def test_two_spans_written_out() -> None:
+    plan = Plan((Span(2, 20, [7], sample=True), Span(4, 0, list(range(50, 60)), sample=False)))
+    inputs = InputBuilder(TABLE, MAX_ROWS).build(plan)
+    first, second = TABLE[2, 1], TABLE[4, 0]
+    assert inputs.ids.tolist() == [7, *range(50, 60)]
+    assert inputs.positions.tolist() == [20, *range(10)]
+    assert inputs.slots.tolist() == [first * 16 + 4, *range(second * 16, second * 16 + 10)]
+    assert inputs.tiles.tolist() == [[0, 1, 2, 0], [1, 8, 4, 0], [9, 2, 4, 0]]
+    assert inputs.last.tolist() == [0]
+
+
+@given(plans)
+def test_every_token_has_its_place_and_is_in_one_tile(plan: Plan) -> None:
+    inputs = InputBuilder(TABLE, MAX_ROWS).build(plan)
+    expected = [
+        (token, span.start + i, TABLE[span.row, (span.start + i) // PAGE_SIZE], span.row)
+        for span in plan.spans
+        for i, token in enumerate(span.tokens)
+    ]
+    ids, positions, pages, rows = (list(column) for column in zip(*expected, strict=True))
+    assert inputs.ids.tolist() == ids
+    assert inputs.positions.tolist() == positions
+    np.testing.assert_array_equal(inputs.slots // PAGE_SIZE, pages)
+    np.testing.assert_array_equal(inputs.slots % PAGE_SIZE, inputs.positions % PAGE_SIZE)
+    covered = []
+    for first, count, row, _ in inputs.tiles.tolist():
+        assert 1 <= count <= TILE_ROWS
+        assert rows[first : first + count] == [row] * count
+        assert positions[first + count - 1] - positions[first] == count - 1
+        covered += range(first, first + count)
+    assert covered == list(range(plan.num_tokens))
+
+
+@given(plans)
+def test_logits_are_wanted_after_the_last_token_of_spans_that_sample(plan: Plan) -> None:
+    inputs = InputBuilder(TABLE, MAX_ROWS).build(plan)
+    ends = np.cumsum([len(span.tokens) for span in plan.spans]) - 1
+    assert inputs.last.tolist() == [
+        end for end, span in zip(ends, plan.spans, strict=True) if span.sample
+    ]
+
+
+def test_arrays_start_where_vector_loads_may() -> None:
+    builder = InputBuilder(TABLE, MAX_ROWS)
+    for array in builder.build(Plan((Span(0, 0, [1], True),))):
+        assert array.ctypes.data % ALIGNMENT == 0
+
+
+def test_a_plan_of_more_rows_than_the_step_was_compiled_for_is_refused() -> None:
+    with pytest.raises(ValueError, match="257 tokens exceeds the 256"):
+        InputBuilder(TABLE, MAX_ROWS).build(Plan((Span(0, 0, [1] * 257, True),)))
