@@ -30,9 +30,11 @@ class Stoppable(Protocol):
 
     def run(self) -> None:
         """Serve until the clients have left, or until some time after `request_stop`."""
+        ...
 
     def request_stop(self) -> None:
         """End soon; may be called from a signal handler."""
+        ...
 
 
 class Built(NamedTuple):

@@ -55,9 +55,11 @@ class TextFeed(Protocol):
 
     def feed(self, token_id: int) -> tuple[str, bool]:
         """The text that this token makes certain, and whether a stop string was met."""
+        ...
 
     def finish(self) -> str:
         """What was held back and is now certain."""
+        ...
 
 
 class Timing:

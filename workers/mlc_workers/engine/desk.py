@@ -28,9 +28,11 @@ class Texts(Protocol):
 
     def open(self, generation: GenerationConfig) -> TextFeed:
         """The text of a new choice."""
+        ...
 
     def bytes_of(self, token_id: int) -> bytes:
         """The bytes one token stands for."""
+        ...
 
 
 class Desk:

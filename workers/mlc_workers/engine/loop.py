@@ -10,11 +10,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol, assert_never
+from typing import assert_never
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from mlc_llm.errors import EngineFault
 from mlc_llm.ipc.channel import ChannelBroken
@@ -22,17 +20,13 @@ from mlc_llm.ipc.heartbeat import Phase as Beat
 from mlc_llm.ipc.wakeup import wait
 from mlc_llm.protocol.messages import Abort, Query, Shutdown, Submit, ToEngine
 from mlc_llm.tracing.chrome import chrome_json
-from mlc_llm.tracing.events import ENGINE, Event
 from mlc_llm.tracing.recorder import Recorder
 from mlc_workers.engine.desk import Desk, Texts
 from mlc_workers.engine.inbox import Checks, Client, End
 from mlc_workers.engine.sampler import Sampler
 from mlc_workers.engine.stats import Counters
-from mlc_workers.request import Choice
-from mlc_workers.sampling.sampler import Pick
-from mlc_workers.scheduler.plan import Plan
+from mlc_workers.engine.stepper import Runner, Stepper
 from mlc_workers.scheduler.scheduler import Scheduler
-from mlc_workers.scheduler.step import Step
 
 IDLE_BEAT_S = 1.0
 """An idle engine goes round its loop this often, so that its client can tell it is alive."""
@@ -42,13 +36,6 @@ MAX_FAULTS = 3
 
 STOP_PATIENCE_S = 2.0
 """How long a client that does not read may hold up the end."""
-
-
-class Runner(Protocol):
-    """Computes plans on the device."""
-
-    def run(self, plan: Plan) -> NDArray[np.float32]:
-        """Logits float32[b, vocab], one row per span that samples; vocab may be padded."""
 
 
 class Engine:
@@ -66,16 +53,22 @@ class Engine:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._scheduler = scheduler
-        self._runner = runner
-        self._sampler = sampler
-        self._vocab_size = checks.vocab_size
         self._recorder = recorder
         self._clock = clock
-        self._num_faults = 0
         self._stop_requested = False
         self._deadline = math.inf
         self.counters = Counters()
         self.desk = Desk(scheduler, sampler, texts, checks, self.counters, recorder, clock)
+        self._stepper = Stepper(
+            scheduler,
+            runner,
+            sampler,
+            self.desk,
+            checks.vocab_size,
+            self.counters,
+            recorder,
+            clock,
+        )
         self.clients = [Client(number, end) for number, end in enumerate(ends)]
         for client in self.clients:
             self.desk.add_client(client)
@@ -94,10 +87,10 @@ class Engine:
             self._stop()
         for client in self.clients:
             client.end.heartbeat.beat(self._beat_of(client))
-        worked = self._step()
+        worked = self._stepper.step()
         for client in list(self.clients):
             self._publish(client, worked)
-        if self._num_faults >= MAX_FAULTS:
+        if self._stepper.num_faults >= MAX_FAULTS:
             raise EngineFault(f"the device failed {MAX_FAULTS} times in a row")
         return worked
 
@@ -156,66 +149,6 @@ class Engine:
             case _:
                 return b"null"
 
-    def _step(self) -> bool:
-        began = self._clock()
-        step = self._scheduler.plan()
-        if step is None:
-            return False
-        planned = self._clock()
-        self._note_start(step, planned)
-        try:
-            logits = self._runner.run(step.plan)
-        except Exception as error:
-            self._num_faults += 1
-            for choice in step.choices:
-                self.desk.fail(choice.request, EngineFault(f"the device failed: {error}"))
-            return True
-        self._num_faults = 0
-        ran = self._clock()
-        picks = self._sample(step, logits)
-        sampled = self._clock()
-        self._scheduler.settle(step, [pick.token_id for pick in picks])
-        settled = self._clock()
-        self._note_tokens(step, settled)
-        for choice, pick in zip(step.sampled, picks, strict=True):
-            self.desk.answer(choice, pick)
-        self._count(step, planned - began + settled - sampled, self._clock() - began)
-        if self._recorder is not None:
-            self._trace(step, (began, planned, ran, sampled, settled, self._clock()))
-        return True
-
-    def _sample(self, step: Step, logits: NDArray[np.float32]) -> list[Pick]:
-        """A pick for each of `step.sampled`; requests that cannot be sampled fail, alone."""
-        if not step.sampled:
-            return []
-        logits = logits[:, : self._vocab_size]
-        if step.rows is not None:
-            logits = logits[step.rows]
-        try:
-            picks = self._sampler.sample(logits, [choice.sampler for choice in step.sampled])
-        except Exception:
-            picks = [
-                self._sample_alone(choice, row)
-                for choice, row in zip(step.sampled, logits, strict=True)
-            ]
-        return [
-            self._checked(choice, pick) for choice, pick in zip(step.sampled, picks, strict=True)
-        ]
-
-    def _sample_alone(self, choice: Choice, row: NDArray[np.float32]) -> Pick | Exception:
-        """Find out who spoiled the batch."""
-        try:
-            return self._sampler.sample(row[None], [choice.sampler])[0]
-        except Exception as error:
-            return error
-
-    def _checked(self, choice: Choice, pick: Pick | Exception) -> Pick:
-        """The pick; or, once its request has failed, one that nobody will see."""
-        if not isinstance(pick, Exception):
-            return pick
-        self.desk.fail(choice.request, EngineFault(f"no token could be sampled: {pick}"))
-        return Pick(0)
-
     def _beat_of(self, client: Client) -> Beat:
         if client.is_leaving:
             return Beat.STOPPING
@@ -240,49 +173,3 @@ class Engine:
         """Sleep until a client wants something or has room for what it must be told."""
         if self.clients:
             wait([client.end.wakeup for client in self.clients], IDLE_BEAT_S)
-
-    def _note_start(self, step: Step, now: float) -> None:
-        for choice in step.started:
-            times = choice.request.timing
-            times.first_step = times.first_step or now
-
-    def _note_tokens(self, step: Step, now: float) -> None:
-        for choice in step.sampled:
-            times = choice.request.timing
-            times.first_token = times.first_token or now
-            times.last_token = now
-
-    def _count(self, step: Step, plan_settle: float, total: float) -> None:
-        counters = self.counters
-        counters.num_steps += 1
-        counters.plan_settle_seconds += plan_settle
-        counters.step_seconds += total
-        counters.generation_tokens += len(step.sampled)
-        counters.prefill_tokens += step.num_prefill_tokens
-
-    def _trace(self, step: Step, times: tuple[float, ...]) -> None:
-        """One set of spans for the batch, and one for each request in it."""
-        recorder = self._recorder
-        assert recorder is not None
-        offset = time.time() - times[-1]
-        began, planned, ran, sampled, settled, ended = (moment + offset for moment in times)
-        for event, start, end in (
-            (Event.PLAN, began, planned),
-            (Event.RUN, planned, ran),
-            (Event.SAMPLING, ran, sampled),
-            (Event.SETTLE, sampled, settled),
-            (Event.DETOKENIZATION, settled, ended),
-        ):
-            recorder.span(event, (ENGINE,), start, end)
-        for choice in step.preempted:
-            recorder.instant(Event.PREEMPT, choice.request.key.request_id, planned)
-        recorder.span(Event.DECODE, _names(step.decoding), planned, ran)
-        recorder.span(Event.PREFILL, _names(step.prefilling), planned, ran)
-        answered = _names(step.sampled)
-        recorder.span(Event.SAMPLING, answered, ran, sampled)
-        recorder.span(Event.DETOKENIZATION, answered, settled, ended)
-
-
-def _names(choices: list[Choice]) -> dict[str, None]:
-    """The requests that these are choices of, each once."""
-    return dict.fromkeys([choice.request.key.request_id for choice in choices])

@@ -17,11 +17,14 @@ class Sampler(Protocol):
 
     def check(self, generation: GenerationConfig) -> str | None:
         """Why a request cannot be sampled, in one sentence, or None."""
+        ...
 
     def open(self, generation: GenerationConfig, index: int) -> object:
         """The memory of choice `index` of a new request."""
+        ...
 
     def sample(
         self, logits: NDArray[np.float32], memories: Sequence[object]
     ) -> Sequence[Pick | Exception]:
         """One pick per row of float32[b, vocab]; an exception where one row cannot be sampled."""
+        ...
