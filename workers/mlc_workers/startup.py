@@ -1,0 +1,202 @@
+"""From an `EngineSpec` to an engine that serves: choose, size, compile or load, put together.
+
+The order is what users want when something is wrong: first what costs nothing to check, then the
+decision how large everything is, then what takes time.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlc_llm.compiler.abi import PAGE_SIZE
+from mlc_llm.compiler.artifact import LibrarySpec, check_metadata
+from mlc_llm.compiler.jit import ensure_library
+from mlc_llm.compiler.target import choose_device
+from mlc_llm.kernels.cpu.level import Level
+from mlc_llm.models.folder import ModelFolder, open_folder
+from mlc_llm.models.rope import rope_table
+from mlc_llm.protocol.generation import GenerationConfig
+from mlc_llm.protocol.messages import PROTOCOL_VERSION, Ready
+from mlc_llm.protocol.spec import EngineSpec
+from mlc_llm.quantization.scheme import Scheme
+from mlc_llm.serve.memory import host_memory
+from mlc_llm.serve.sizing import Limits as Sizes
+from mlc_llm.serve.sizing import resolve_limits
+from mlc_llm.tokenizers.table import TokenTable
+from mlc_llm.tokenizers.text_stream import TextStream
+from mlc_llm.tracing.recorder import Recorder
+from mlc_llm.weights.load import choose_scheme, load_weights, weights_bytes
+from mlc_llm.weights.memory import huge_empty
+from mlc_workers.announce import Announcer
+from mlc_workers.cache.kv import KVCache
+from mlc_workers.cache.pages import pages_for
+from mlc_workers.decide import max_idle_pages, scheduler_limits
+from mlc_workers.engine.inbox import Checks, End
+from mlc_workers.engine.loop import Engine
+from mlc_workers.main import Built
+from mlc_workers.runner.library import (
+    Library,
+    load_library,
+    open_library,
+    usable_cores,
+    use_threads,
+)
+from mlc_workers.runner.pool import new_pool
+from mlc_workers.runner.runner import Runner
+from mlc_workers.sampling.sampler import NumpySampler
+from mlc_workers.scheduler.limits import Limits
+from mlc_workers.scheduler.plan import Plan, Span
+from mlc_workers.scheduler.scheduler import Scheduler
+
+
+class ModelTexts:
+    """The vocabulary of a model."""
+
+    def __init__(self, table: TokenTable) -> None:
+        self._table = table
+
+    def open(self, generation: GenerationConfig) -> TextStream:
+        return TextStream(self._table, generation.stop_strs, continues=generation.continues)
+
+    def bytes_of(self, token_id: int) -> bytes:
+        return self._table.bytes_of(token_id)
+
+
+def build(spec: EngineSpec, ends: Sequence[End], announcer: Announcer) -> Built:
+    """Make the engine that `spec` asks for. Raises `BadModel` or `BadConfig`."""
+    announcer.progress("decide", f"reading {spec.model}")
+    threads = _settle_threads(spec)
+    folder = open_folder(Path(spec.model))
+    device = choose_device(spec.device)
+    scheme = choose_scheme(folder, spec.quantization)
+    sizes = _sizes(spec, folder, scheme, device.kind)
+    limits = scheduler_limits(spec, sizes)
+    texts = ModelTexts(TokenTable.load(folder.path))
+    library, origin = _library(spec, folder, scheme, device.level, announcer)
+    kv = KVCache(
+        limits.num_pages,
+        limits.max_num_sequence,
+        pages_for(limits.max_length),
+        prefix_cache=spec.prefix_cache_mode != "disable",
+        max_idle=max_idle_pages(spec, limits),
+    )
+    runner = _runner(folder, scheme, library, kv, limits, announcer)
+    _warm_up(runner, kv)
+    vocab_size = folder.architecture.vocab_size
+    sampler = NumpySampler(vocab_size)
+    engine = Engine(
+        ends,
+        Scheduler(limits, kv),
+        runner,
+        sampler,
+        texts,
+        Checks(vocab_size, frozenset(folder.eos_token_ids), sampler.check),
+        Recorder() if spec.enable_tracing else None,
+    )
+    decisions = (
+        f"device = {device.kind}: {device.reason}",
+        f"threads = {threads}: {'as asked for' if spec.threads else 'the cores that may be used'}",
+        f"quantization = {scheme.name}: {_why_scheme(spec, folder)}",
+        f"library: {origin}",
+        *sizes.decisions,
+    )
+    return Built(engine, _ready(limits, vocab_size, decisions))
+
+
+def _library(
+    spec: EngineSpec, folder: ModelFolder, scheme: Scheme, level: Level, announcer: Announcer
+) -> tuple[Library, str]:
+    """The compiled model, and where it is from."""
+    wanted = LibrarySpec(folder.architecture, scheme.name, level.value)
+    if spec.model_lib is None:
+        compiled = ensure_library(wanted, announcer.progress)
+        return open_library(compiled, spec.threads), compiled.note
+    library = load_library(Path(spec.model_lib), spec.threads)
+    check_metadata(library.metadata, wanted, spec.model_lib)
+    return library, f"{spec.model_lib}, as asked for"
+
+
+def _settle_threads(spec: EngineSpec) -> int:
+    """Before the first kernel. Idle threads sleep at once: the web process needs the cores."""
+    os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", "0")
+    return use_threads(spec.threads or usable_cores())
+
+
+def _sizes(spec: EngineSpec, folder: ModelFolder, scheme: Scheme, device: str) -> Sizes:
+    memory = host_memory()
+    return resolve_limits(
+        spec,
+        folder,
+        scheme,
+        weights_bytes=weights_bytes(folder.architecture, scheme),
+        free_bytes=memory.free_bytes,
+        total_bytes=memory.total_bytes,
+        device=device,
+        memory_source=memory.source,
+    )
+
+
+def _runner(
+    folder: ModelFolder,
+    scheme: Scheme,
+    library: Library,
+    kv: KVCache,
+    limits: Limits,
+    announcer: Announcer,
+) -> Runner:
+    def loaded(done: int, total: int) -> None:
+        announcer.progress("load", f"loading the weights of {folder.path.name}", done / total)
+
+    loaded(0, 1)
+    arch = folder.architecture
+    return Runner(
+        library,
+        load_weights(folder, scheme, loaded),
+        new_pool(arch, scheme, limits.num_pages),
+        _aligned(rope_table(arch, limits.max_length)),
+        kv.table.array,
+        arch.vocab_size,
+        max_logits=limits.max_num_sequence,
+    )
+
+
+def _aligned(table: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The same values where kernels can load whole vectors."""
+    out = huge_empty(table.shape, np.float32).view(np.float32)
+    out[...] = table
+    return out
+
+
+def _warm_up(runner: Runner, kv: KVCache) -> None:
+    """Run one token, so that the first request does not pay for threads and memory."""
+    sequence = kv.open([])
+    kv.extend(sequence, 1, [])
+    runner.run(Plan((Span(sequence.row, 0, (0,), True),)))
+    kv.close(sequence)
+
+
+def _why_scheme(spec: EngineSpec, folder: ModelFolder) -> str:
+    if folder.quantization is not None:
+        return "what the folder is stored in"
+    if spec.quantization is not None:
+        return "as asked for"
+    millions = folder.architecture.num_parameters / 1e6
+    return f"for a model of {millions:.3g} million parameters"
+
+
+def _ready(limits: Limits, vocab_size: int, decisions: tuple[str, ...]) -> Ready:
+    return Ready(
+        protocol_version=PROTOCOL_VERSION,
+        pid=os.getpid(),
+        vocab_size=vocab_size,
+        max_num_sequence=limits.max_num_sequence,
+        max_total_sequence_length=limits.num_pages * PAGE_SIZE,
+        max_single_sequence_length=limits.max_length,
+        prefill_chunk_size=limits.prefill_chunk_size,
+        decisions=decisions,
+    )
