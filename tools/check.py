@@ -19,7 +19,7 @@ CHECKS: dict[str, list[str]] = {
     "format": [sys.executable, "-m", "ruff", "format", "--check", "."],
     "lint": [sys.executable, "-m", "ruff", "check", "."],
     "mypy": [sys.executable, "-m", "mypy"],
-    "pyright": [sys.executable, "-m", "pyright"],
+    "pyright": [sys.executable, "-m", "pyright", "--pythonpath", sys.executable],
     "imports": [str(Path(sys.executable).with_name("lint-imports"))],
     "tests": [sys.executable, "-m", "pytest", "-q", "tests/unit"],
 }

@@ -34,7 +34,8 @@ class OracleLlama:
             x = x + self._mlp(x, f"model.layers.{layer}")
         x = self._norm(x, "model.norm.weight")
         tied = self.arch.tie_word_embeddings
-        return x @ self.weights["model.embed_tokens.weight" if tied else "lm_head.weight"].T
+        head = self.weights["model.embed_tokens.weight" if tied else "lm_head.weight"]
+        return np.asarray(x @ head.T)
 
     def greedy(self, token_ids: Sequence[int], num_tokens: int) -> list[int]:
         """The next `num_tokens` tokens, always the likeliest."""
@@ -45,7 +46,7 @@ class OracleLlama:
 
     def _norm(self, x: Array, name: str) -> Array:
         scale = np.sqrt((x * x).mean(-1, keepdims=True) + self.arch.rms_norm_eps)
-        return x / scale * self.weights[name]
+        return np.asarray(x / scale * self.weights[name])
 
     def _attention(self, x: Array, layer: str) -> Array:
         a = self.arch
@@ -62,7 +63,7 @@ class OracleLlama:
         scores = np.exp(scores - scores.max(-1, keepdims=True))
         scores /= scores.sum(-1, keepdims=True)
         mixed = np.einsum("hij,jhd->ihd", scores, v).reshape(n, -1)
-        return mixed @ self.weights[f"{layer}.self_attn.o_proj.weight"].T
+        return np.asarray(mixed @ self.weights[f"{layer}.self_attn.o_proj.weight"].T)
 
     def _rotate(self, x: Array) -> Array:
         half = self.arch.head_dim // 2
@@ -95,7 +96,8 @@ class OracleLlama:
         h = self._norm(x, f"{layer}.post_attention_layernorm.weight")
         both = h @ self.weights[f"{layer}.mlp.gate_up_proj.weight"].T
         gate, up = np.split(both, 2, axis=-1)
-        return (gate / (1 + np.exp(-gate)) * up) @ self.weights[f"{layer}.mlp.down_proj.weight"].T
+        hidden = gate / (1 + np.exp(-gate)) * up
+        return np.asarray(hidden @ self.weights[f"{layer}.mlp.down_proj.weight"].T)
 
 
 def random_weights(arch: Architecture, seed: int) -> dict[str, NDArray[np.float32]]:
