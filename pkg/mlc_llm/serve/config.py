@@ -273,4 +273,5 @@ def to_spec(
         enable_tracing=enable_tracing,
         max_waiting=max_waiting,
         threads=threads,
+        verbose=config.verbose,
     )

@@ -34,6 +34,9 @@ SERVER_TOKENS_PER_SEQUENCE = 256
 DEFAULT_CHUNK = {"cpu": 128, "cuda": 2048}
 """Tokens per step: running streams wait for one step while a new prompt is read."""
 
+MAX_CHUNK = 2048
+"""Most tokens that a compiled step takes, whatever the device; `MAX_ROWS` of the same module."""
+
 LEAST_TOKENS = 256
 """A KV cache smaller than this (or than the context window) is not worth starting."""
 
@@ -192,6 +195,7 @@ def _chunk(
     if spec.prefill_chunk_size is not None:
         return _Chosen(spec.prefill_chunk_size, "as asked for")
     usual = max(DEFAULT_CHUNK.get(device, DEFAULT_CHUNK["cuda"]), 2 * sequences)
+    usual = min(usual, MAX_CHUNK)
     most = max(folder.prefill_chunk_size or usual, sequences)
     if sequences < context < min(usual, most):
         return _Chosen(context, "the longest sequence")

@@ -86,6 +86,7 @@ def limits(
 
 def test_a_page_holds_what_the_compiled_model_expects() -> None:
     assert sizing.PAGE_SIZE == abi.PAGE_SIZE
+    assert sizing.MAX_CHUNK == abi.MAX_ROWS
     assert kv_bytes_per_page(LLAMA_8B, SCHEMES["q0f16"]) == 32 * 2 * 8 * 128 * 16 * 2
     assert kv_bytes_per_page(TINY, SCHEMES["q0f32"]) == 5 * 2 * 4 * 16 * 16 * 4
 
@@ -180,6 +181,7 @@ def test_a_step_has_room_for_every_sequence_and_stays_short_on_cpu() -> None:
     assert limits(device="cuda").prefill_chunk_size == 2048
     assert limits(device="cuda", folder={"prefill_chunk_size": 512}).prefill_chunk_size == 512
     assert limits(TINY, device="cuda").prefill_chunk_size == 512
+    assert limits(max_num_sequence=1500).prefill_chunk_size == 2048
 
 
 @given(
@@ -211,7 +213,10 @@ def test_whatever_is_decided_fits(
         )
     except BadConfig:
         return
-    assert found.kv_bytes + weights <= free * (share or 0.85)
+    step = sizing.step_bytes(
+        arch, rows=found.prefill_chunk_size, sequences=found.max_num_sequence, positions=1
+    )
+    assert found.kv_bytes + weights + step <= free * (share or 0.85)
     assert found.num_pages >= 1
     assert found.max_num_sequence >= 1
     assert 1 <= found.max_single_sequence_length <= found.max_total_sequence_length
