@@ -149,7 +149,8 @@ def test_choices_of_several_prompts_are_numbered_prompt_by_prompt() -> None:
 
 def test_usage_counts_every_prompt_once_and_every_choice() -> None:
     fold = Fold(an_answer(request_ids=("a", "b")))
-    fold.add([], [Finished("a", 10, 5, cached_tokens=4), Finished("b", 1, 2)])
+    fold.add([], [Finished("a", 10, 5, cached_tokens=4)])
+    fold.add([], [Finished("b", 1, 2)])
     usage = fold.completion().usage
     assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (11, 7, 18)
     assert usage.prompt_tokens_details is not None
