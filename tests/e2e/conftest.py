@@ -25,7 +25,7 @@ def packaged() -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def stories_folder() -> Path:
     """stories260K, a real trained Llama."""
-    return shared_path("models/stories260K-hf")
+    return shared_path("data/models/stories260K-hf")
 
 
 @pytest.fixture(scope="session")

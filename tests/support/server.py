@@ -43,6 +43,7 @@ class Server:
         self.env = environment(**(env or {}))
         self.output: deque[str] = deque(maxlen=500)
         self.process: subprocess.Popen[str] | None = None
+        self.reader: threading.Thread | None = None
 
     @property
     def root(self) -> str:
@@ -68,7 +69,8 @@ class Server:
             stderr=subprocess.STDOUT,
             text=True,
         )
-        threading.Thread(target=self._read, daemon=True).start()
+        self.reader = threading.Thread(target=self._read)
+        self.reader.start()
         try:
             self.wait_for_health(200, START_SECONDS)
         except BaseException:
@@ -79,8 +81,9 @@ class Server:
     def _read(self) -> None:
         assert self.process is not None
         assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.output.append(line)
+        with self.process.stdout:
+            for line in self.process.stdout:
+                self.output.append(line)
 
     def wait_for_health(self, status: int, seconds: float) -> None:
         """Poll /health until it answers `status`; fails with the log when it does not."""
@@ -132,7 +135,8 @@ class Server:
             self.process.wait()
             raise AssertionError(f"the server did not stop\n{self.log}") from None
         finally:
-            assert self.process.stdout is not None
+            assert self.reader is not None
+            self.reader.join()
 
 
 def run_cli(*arguments: str, seconds: float = 120, **env: str) -> subprocess.CompletedProcess[str]:
