@@ -92,7 +92,7 @@ class Measures:
         """Puts the engine's own numbers in place."""
         self.running.set(to=stats.num_running)
         self.waiting.set(to=stats.num_waiting)
-        used = stats.kv_pages_total - stats.kv_pages_free - stats.kv_pages_cached
+        used = stats.kv_pages_total - stats.kv_pages_free
         self.kv_usage.set(to=used / stats.kv_pages_total if stats.kv_pages_total else 0.0)
         self.pages.set("free", to=stats.kv_pages_free)
         self.pages.set("cached", to=stats.kv_pages_cached)

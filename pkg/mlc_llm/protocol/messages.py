@@ -171,7 +171,9 @@ class Stats(Struct, frozen=True, kw_only=True, gc=False):
     num_waiting: int = 0
     kv_pages_total: int = 0
     kv_pages_free: int = 0
+    """Pages that a new sequence can have, those included whose content is merely kept."""
     kv_pages_cached: int = 0
+    """Pages whose content the prefix cache knows, in use or not."""
     prompt_tokens_total: int = 0
     generation_tokens_total: int = 0
     prefill_tokens_total: int = 0

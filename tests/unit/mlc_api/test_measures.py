@@ -54,5 +54,5 @@ def test_the_engine_s_numbers_are_taken_over() -> None:
     )  # fmt: skip
     measures.take(stats)
     assert measures.running.get() == 3
-    assert measures.kv_usage.get() == 0.5
+    assert measures.kv_usage.get() == 0.75
     assert measures.success.get("stop") == 5
