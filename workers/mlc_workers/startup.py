@@ -122,8 +122,7 @@ def _library(
 
 
 def _settle_threads(spec: EngineSpec) -> int:
-    """Before the first kernel. Idle threads sleep at once: the web process needs the cores."""
-    os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", "0")
+    """Before the first kernel."""
     return use_threads(spec.threads or usable_cores())
 
 
