@@ -159,7 +159,7 @@ async def run(args: argparse.Namespace) -> None:
 
 
 def _share_priority(engine_pid: int) -> None:
-    """Give the engine, which is in a session of its own, this session's scheduling group priority."""
+    """Give the engine, which is in a session of its own, this session's scheduling priority."""
     try:
         own = Path("/proc/self/autogroup").read_text().split()[-1]
         Path(f"/proc/{engine_pid}/autogroup").write_text(own)

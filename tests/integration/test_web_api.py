@@ -238,7 +238,7 @@ def test_metrics_count_what_happened() -> None:
     labels = 'model_name="mock",engine="0"'
     assert samples[f"vllm:time_to_first_token_seconds_count{{{labels}}}"] == "2"
     assert samples[f"vllm:e2e_request_latency_seconds_count{{{labels}}}"] == "2"
-    assert samples[f"vllm:kv_cache_usage_perc{{{labels}}}"] == "0.5"
+    assert samples[f"vllm:kv_cache_usage_perc{{{labels}}}"] == "0.6"
     assert samples[f'mlc_llm:answers_total{{{labels},endpoint="chat",outcome="ok"}}'] == "1"
     assert samples[f"mlc_llm:open_answers{{{labels}}}"] == "0"
 
