@@ -31,7 +31,7 @@ MODELS = {
         "q0f32", 1e-4,
     ),
     "float16": (NARROW, "q0f16", 2e-2),
-    "4 bits": (NARROW, "q4f16_1", 0.1),
+    "4 bits": (NARROW, "q4f16_1", 0.2),
 }  # fmt: skip
 """Model, scheme, largest difference of a logit. With 4 bits activations are rounded to 8 bits."""
 
