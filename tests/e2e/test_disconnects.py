@@ -56,7 +56,9 @@ def test_leaving_in_decode_aborts(packaged: Server) -> None:
     connection = post(packaged, long_chat(stream=True))
     received = b""
     while received.count(b"data: ") < 3:
-        received += connection.recv(65536)
+        data = connection.recv(65536)
+        assert data, received
+        received += data
     connection.close()
     wait_until_idle(packaged)
     trace = requests.post(f"{packaged.root}/debug/dump_event_trace", json={}, timeout=30).json()
