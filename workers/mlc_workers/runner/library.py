@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,11 @@ class Library:
     @property
     def metadata(self) -> str:
         return str(self._machine[METADATA]())
+
+    def watch(self, callback: Callable[..., int] | None) -> None:
+        """Call `callback(function, name, before, result, *args)` around every kernel (None: no
+        more); it returns 0. For measurements."""
+        self._machine["set_instrument"](callback)
 
 
 def load_library(path: Path, threads: int | None = None) -> Library:
