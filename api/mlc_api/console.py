@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 from mlc_llm.protocol.messages import Progress, Ready
 
-PROGRESS_STEP = 0.1
-"""A stage with a known end is reported again after this share of it."""
+PROGRESS_SECONDS = 1.0
+"""A stage with a known end is reported again after this long; a quick one says one line."""
 
 
 class Console:
     """Prints from log level info on; silent above."""
 
-    def __init__(self, log_level: str) -> None:
+    def __init__(self, log_level: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._silent = log_level in ("warning", "error")
+        self._clock = clock
         self._told: tuple[str, str] | None = None
-        self._told_fraction = 0.0
+        self._told_at = 0.0
 
     def progress(self, progress: Progress) -> None:
         """What the engine is doing while it starts."""
         told = (progress.stage, progress.message)
         fraction = progress.fraction
-        if told == self._told and (
-            fraction is None or self._told_fraction + PROGRESS_STEP > fraction < 1
-        ):
+        now = self._clock()
+        if told == self._told and (fraction is None or now - self._told_at < PROGRESS_SECONDS):
             return
-        self._told, self._told_fraction = told, fraction or 0.0
+        self._told, self._told_at = told, now
         share = f" {fraction:4.0%}" if fraction is not None else ""
         self._say(f"{progress.stage:>8}{share}  {progress.message}")
 
