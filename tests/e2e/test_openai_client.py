@@ -161,3 +161,11 @@ def test_an_unknown_model_is_not_found(client, packaged: Server) -> None:
         client.chat.completions.create(model="gpt-17", messages=QUESTION)
     assert caught.value.code == "model_not_found"
     assert caught.value.param == "model"
+
+
+def test_more_choices_than_the_engine_runs_at_once_take_turns(client, model) -> None:
+    answer = client.chat.completions.create(
+        model=model, messages=QUESTION, n=9, temperature=0, max_tokens=40
+    )
+    assert [c.index for c in answer.choices] == list(range(9))
+    assert {c.message.content for c in answer.choices} == {answer.choices[0].message.content}

@@ -110,7 +110,7 @@ def generation_config(
     wanted = _logprobs(request)
     return GenerationConfig(
         max_tokens=max_tokens,
-        n=_choices(request, ready),
+        n=_given(request.n, 1),
         temperature=_given(request.temperature, defaults.temperature),
         top_p=_given(request.top_p, defaults.top_p),
         top_k=_top_k(_given(request.top_k, defaults.top_k), ready),
@@ -191,17 +191,6 @@ def _min_tokens(request: GenerationFields, max_tokens: int) -> int:
         reason = f"`min_tokens` must be at most `max_tokens`, which is {max_tokens} here."
         raise BadRequest(reason, param="min_tokens")
     return least
-
-
-def _choices(request: GenerationFields, ready: Ready) -> int:
-    n = _given(request.n, 1)
-    if n > ready.max_num_sequence:
-        raise BadRequest(
-            f"`n` must be at most {ready.max_num_sequence}, the number of sequences that this "
-            "server generates at once (max_num_sequence).",
-            param="n",
-        )
-    return n
 
 
 def _top_k(top_k: int, ready: Ready) -> int:
