@@ -54,7 +54,10 @@ def load_library(path: Path, threads: int | None = None) -> Library:
     Raises `BadModel` when the file is not a whole library of ours, `BadConfig` without a runtime.
     """
     if not is_intact(path):
-        raise BadModel(f"{path} is not a complete model library; delete it or compile it again")
+        raise BadModel(
+            f"{path} is not a complete model library of this version; leave --model-lib out and one "
+            "is compiled"
+        )
     use_threads(threads)
     load_runtime()
     return Library(tvm_ffi.load_module(str(path.absolute())))
