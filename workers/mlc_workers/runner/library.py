@@ -55,8 +55,8 @@ def load_library(path: Path, threads: int | None = None) -> Library:
     """
     if not is_intact(path):
         raise BadModel(
-            f"{path} is not a complete model library of this version; leave --model-lib out and one "
-            "is compiled"
+            f"{path} is not a complete model library of this version; leave --model-lib out and "
+            "one is compiled"
         )
     use_threads(threads)
     load_runtime()
