@@ -21,13 +21,12 @@ ROOM = 64
 
 
 class LlamaCpp:
-    """Runs the tool once for every shape and remembers the version it printed."""
+    """Runs the tool once for every shape."""
 
     def __init__(self, tools: Path, model: str, threads: int) -> None:
-        self.tool = tools / TOOL
+        self.tool = tools.absolute() / TOOL
         self.model = model
         self.threads = threads
-        self.version = ""
 
     def measure(self, shape: Shape) -> Rates:
         """Rates of one shape. Raises RuntimeError when the tool says nothing."""
@@ -43,14 +42,14 @@ class LlamaCpp:
         rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
         if not rows:
             raise RuntimeError(f"{TOOL} measured nothing: {done.stderr[-500:]}")
-        self.version = build_number(done.stderr) or self.version
         return Rates(rows[-1]["speed_pp"], rows[-1]["speed_tg"])
 
 
-def build_number(output: str) -> str | None:
-    """The build that the tool names in what it logs."""
-    found = re.search(r"build(?::|_info:|\s*=)\s*(\S+)", output)
-    return found.group(1) if found else None
+def version(tool: Path) -> str:
+    """What the tool calls itself: `version: 123 (abcdef)`; empty when it says nothing."""
+    done = subprocess.run([str(tool), "--version"], capture_output=True, text=True, check=False)
+    found = re.search(r"version:\s*(.+)", done.stdout + done.stderr)
+    return found.group(1) if found else ""
 
 
 def main() -> None:
@@ -62,7 +61,7 @@ def main() -> None:
     engine = LlamaCpp(args.tools, args.model, args.threads)
     rates = measured(args.shape, engine.measure, args.seconds)
     children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss >> 10
-    report(f"llama.cpp {engine.version}".strip(), rates, peak_rss_mib=children)
+    report(f"llama.cpp {version(engine.tool)}".strip(), rates, peak_rss_mib=children)
 
 
 if __name__ == "__main__":
