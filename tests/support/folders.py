@@ -64,7 +64,7 @@ def write_hf_folder(
     path.mkdir(parents=True, exist_ok=True)
     write_json(path / "config.json", hf_config(arch))
     write_json(path / "generation_config.json", {"bos_token_id": 1, "eos_token_id": 2})
-    _write_tokenizer(path)
+    write_tokenizer(path)
     weights = random_weights(arch, seed)
     stored = {
         name: encode(value, dtype)
@@ -88,7 +88,7 @@ def write_mlc_folder(
     """mlc-chat-config.json, tokenizer, manifest, shards; q0f32 lies in 16 bits, as with MLC."""
     path.mkdir(parents=True, exist_ok=True)
     write_json(path / "mlc-chat-config.json", mlc_config(arch, quantization))
-    _write_tokenizer(path)
+    write_tokenizer(path)
     found: Weights = {}
     stored: dict[str, Stored] = {}
     for name, value in random_weights(arch, seed).items():
@@ -234,7 +234,8 @@ def _write_shard(path: Path, index: int, tensors: dict[str, Stored]) -> dict[str
     }
 
 
-def _write_tokenizer(path: Path) -> None:
+def write_tokenizer(path: Path) -> None:
+    """tokenizer.json and tokenizer_config.json of a toy vocabulary."""
     toy_tokenizers.write(path, toy_tokenizers.byte_fallback(WORDS))
     config = {
         "bos_token": "<s>",

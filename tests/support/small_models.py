@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,12 @@ from mlc_llm.compiler.artifact import LibrarySpec
 from mlc_llm.compiler.build import compile_in_memory
 from mlc_llm.kernels.cpu.level import detect
 from mlc_llm.models.architecture import Architecture
+from mlc_llm.models.folder import open_folder
 from mlc_llm.models.parameters import parameters
 from mlc_llm.models.rope import rope_table
 from mlc_llm.quantization.group import quantize
 from mlc_llm.quantization.scheme import scheme_by_name
+from mlc_llm.weights.load import load_weights
 from mlc_llm.weights.memory import huge_empty
 from mlc_llm.weights.pack import pack, unpack_weights
 from mlc_workers.runner.library import Library, use_threads
@@ -74,22 +77,22 @@ def packed_weights(arch: Architecture, quantization: str, seed: int) -> list[NDA
     return packed
 
 
-class SmallModel:
+class CompiledModel:
     """A runner over a pool where row r of the page table owns pages of its own, in mixed order."""
 
-    def __init__(self, arch: Architecture, quantization: str, seed: int = 0) -> None:
-        scheme = scheme_by_name(quantization)
-        packed = packed_weights(arch, quantization, seed)
+    def __init__(
+        self, arch: Architecture, quantization: str, packed: list[NDArray[Any]], seed: int = 0
+    ) -> None:
+        self.arch = arch
         num_pages = NUM_ROWS * PAGES_PER_ROW
         self.table: NDArray[np.int32] = huge_empty((NUM_ROWS, PAGES_PER_ROW), np.int32).view(
             np.int32
         )
         order = np.random.default_rng(seed).permutation(num_pages)
         self.table[:] = order.reshape(NUM_ROWS, PAGES_PER_ROW)
-        self.pool = new_pool(arch, scheme, num_pages)
+        self.pool = new_pool(arch, scheme_by_name(quantization), num_pages)
         self.pool[...] = np.nan
-        self.oracle = OracleLlama(arch, unpack_weights(arch, scheme, packed))
-        rope = huge_empty((CONTEXT, arch.head_dim), np.float32).view(np.float32)
+        rope = huge_empty((CONTEXT, arch.rope_width), np.float32).view(np.float32)
         rope[:] = rope_table(arch, CONTEXT)
         self.runner = Runner(
             library(arch, quantization), packed, self.pool, rope, self.table, arch.vocab_size
@@ -98,6 +101,25 @@ class SmallModel:
     def run(self, *spans: Span, copies: Sequence[tuple[int, int]] = ()) -> NDArray[np.float32]:
         """One step; the logits are a copy."""
         return self.runner.run(Plan(spans, tuple(copies))).copy()
+
+
+class SmallModel(CompiledModel):
+    """A model of random weights, and its oracle."""
+
+    def __init__(self, arch: Architecture, quantization: str, seed: int = 0) -> None:
+        packed = packed_weights(arch, quantization, seed)
+        super().__init__(arch, quantization, packed, seed)
+        scheme = scheme_by_name(quantization)
+        self.oracle = OracleLlama(arch, unpack_weights(arch, scheme, packed))
+
+
+class FolderModel(CompiledModel):
+    """The model in a folder, loaded as the engine loads it."""
+
+    def __init__(self, path: Path, quantization: str) -> None:
+        folder = open_folder(path)
+        packed = load_weights(folder, scheme_by_name(quantization))
+        super().__init__(folder.architecture, quantization, packed)
 
 
 def span(row: int, start: int, tokens: Sequence[int], sample: bool = True) -> Span:

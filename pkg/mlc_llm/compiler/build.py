@@ -15,7 +15,7 @@ from tvm.support import cc
 from mlc_llm.compiler.artifact import METADATA, LibrarySpec, metadata_of, seal
 from mlc_llm.kernels.cpu.level import Level
 from mlc_llm.kernels.cpu.target import target
-from mlc_llm.models.registry import step_builder
+from mlc_llm.models.decoder import build_step
 from mlc_llm.quantization.scheme import scheme_by_name
 
 Progress = Callable[[str, float], None]
@@ -30,8 +30,7 @@ def compile_model(spec: LibrarySpec, progress: Progress) -> tvm.runtime.Executab
     """The executable of a model, its `_metadata` included."""
     progress("describing the model", 0.05)
     level = Level(spec.level)
-    build = step_builder(spec.architecture.model_type)
-    module = build(spec.architecture, scheme_by_name(spec.quantization), level)
+    module = build_step(spec.architecture, scheme_by_name(spec.quantization), level)
     _add_metadata(module, spec)
     progress("compiling kernels", 0.15)
     return tvm.compile(module, target=target(level))

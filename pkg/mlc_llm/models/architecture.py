@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from msgspec import Struct
 
 
-class RopeScaling(Struct, frozen=True):
+class RopeScaling(Struct, frozen=True, tag="llama3"):
     """Llama-3 style frequency scaling of the rotary embedding."""
 
     factor: float
@@ -14,8 +16,41 @@ class RopeScaling(Struct, frozen=True):
     original_max_position_embeddings: int
 
 
+class LinearRope(Struct, frozen=True, tag="linear"):
+    """Positions divided by `factor`."""
+
+    factor: float
+
+
+class YarnRope(Struct, frozen=True, kw_only=True, tag="yarn"):
+    """YaRN (Peng et al., 2023): slow pairs are interpolated, fast ones kept."""
+
+    factor: float
+    original_max_position_embeddings: int
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    truncate: bool = True
+    attention_factor: float
+    """What cosines and sines are multiplied by."""
+
+
+class LongRope(Struct, frozen=True, tag="longrope"):
+    """A divisor of its own for every pair."""
+
+    factors: tuple[float, ...]
+    attention_factor: float
+
+
+Norm = Literal["rms", "layer"]
+Activation = Literal["silu", "gelu", "gelu_tanh"]
+"""gelu is the exact one, by the error function; gelu_tanh its approximation by tanh."""
+
+
 class Architecture(Struct, frozen=True, kw_only=True):
-    """A Llama-type decoder: pre-norm, rotary (NeoX halves), grouped-query attention, gated MLP."""
+    """A decoder of transformer layers with rotary (NeoX halves), grouped-query attention.
+
+    Fields without a default are what every model has; the defaults of the others make a Llama.
+    """
 
     model_type: str
     hidden_size: int
@@ -26,11 +61,60 @@ class Architecture(Struct, frozen=True, kw_only=True):
     head_dim: int
     vocab_size: int
     rms_norm_eps: float
+    """Of all norms, whatever their kind."""
     rope_theta: float
-    rope_scaling: RopeScaling | None = None
+    rope_scaling: RopeScaling | LinearRope | YarnRope | LongRope | None = None
     tie_word_embeddings: bool = False
     context_window_size: int
     """Most positions the model was made for."""
+
+    norm: Norm = "rms"
+    norm_bias: bool = False
+    norms: Literal["before", "after", "around"] = "before"
+    """Where attention and MLP are normalised: what they read, what they add, or both."""
+    parallel: bool = False
+    """Attention and MLP read the same rows and are added together."""
+    shared_norm: bool = False
+    """A parallel layer has one norm for both."""
+
+    qkv_bias: bool = False
+    out_bias: bool = False
+    """Of the projection that ends attention."""
+    qk_norm: Literal["head", "row"] | None = None
+    """RMS norms of queries and keys before they are rotated: of each head, or of all together."""
+    rotary_dim: int | None = None
+    """Leading columns of a head that are rotated; None is all."""
+    learned_positions: bool = False
+    """A table of positions is added to the embedding and nothing is rotated."""
+    attention_scale: float | None = None
+    """What scores are multiplied by; None is 1 / sqrt(head_dim)."""
+    attention_softcap: float | None = None
+    """Scores become softcap * tanh(score / softcap)."""
+    sliding_window: int | None = None
+    """Latest positions, its own included, that a row of a sliding layer attends to."""
+    sliding_layers: tuple[int, ...] = ()
+    sliding_rope_theta: float | None = None
+    """Base of sliding layers, which are then not rescaled; None: all layers rotate alike."""
+
+    gated: bool = True
+    """The MLP is down(act(gate(x)) * up(x)), else down(act(up(x)))."""
+    activation: Activation = "silu"
+    mlp_bias: bool = False
+
+    embedding_scale: float = 1.0
+    logit_softcap: float | None = None
+
+    @property
+    def rope_dim(self) -> int:
+        """Columns of the rotary table: cosines and sines of one position and base."""
+        if self.learned_positions:
+            return 2
+        return self.rotary_dim or self.head_dim
+
+    @property
+    def rope_width(self) -> int:
+        """Columns of the whole rotary table, sliding layers' own included."""
+        return self.rope_dim * (1 if self.sliding_rope_theta is None else 2)
 
     @property
     def num_parameters(self) -> int:
@@ -40,7 +124,8 @@ class Architecture(Struct, frozen=True, kw_only=True):
             * self.head_dim
             * (2 * self.num_attention_heads + 2 * self.num_key_value_heads)
         )
-        layer = attention + 3 * self.hidden_size * self.intermediate_size + 2 * self.hidden_size
+        mlp = (3 if self.gated else 2) * self.hidden_size * self.intermediate_size
+        layer = attention + mlp + 2 * self.hidden_size
         tables = 1 if self.tie_word_embeddings else 2
         return (
             self.num_hidden_layers * layer

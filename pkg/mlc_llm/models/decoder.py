@@ -1,4 +1,4 @@
-"""A Llama-type decoder as a Relax function: the `step` of `compiler.abi`, made of our kernels.
+"""A decoder as a Relax function: the `step` of `compiler.abi`, made of our kernels.
 
 Every operation is one call of a kernel that all layers share; which layer it is reaches the kernels
 that touch the KV pool as a number. Bindings run in the order they are written: `rope_append`
@@ -10,7 +10,7 @@ changes the pool in place, and `attention` of the same layer, which takes its re
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import tvm
@@ -21,13 +21,14 @@ from tvm.tirx import PrimFunc
 from mlc_llm.compiler.abi import MAX_ROWS, PAGE_SIZE, STEP, TILE_ROWS, round_up
 from mlc_llm.kernels.cpu.attention import attention
 from mlc_llm.kernels.cpu.embed import embed, take_rows
+from mlc_llm.kernels.cpu.layer_norm import layer_norm, layer_norm_quantize
 from mlc_llm.kernels.cpu.level import Level
 from mlc_llm.kernels.cpu.linear_float import linear_float
 from mlc_llm.kernels.cpu.linear_q4 import linear_q4
-from mlc_llm.kernels.cpu.matmul import Epilogue
-from mlc_llm.kernels.cpu.norm import rms_norm, rms_norm_quantize
+from mlc_llm.kernels.cpu.matmul import Epilogue, is_gated
+from mlc_llm.kernels.cpu.norm import rms_norm, rms_norm_add, rms_norm_quantize
 from mlc_llm.kernels.cpu.quantize import quantize
-from mlc_llm.kernels.cpu.rope import rope_append
+from mlc_llm.kernels.cpu.rope import Rotation, rope_append
 from mlc_llm.models.architecture import Architecture
 from mlc_llm.models.parameters import ROW_BLOCK, ParameterSpec, parameters
 from mlc_llm.quantization.scheme import GROUP_SIZE, Scheme
@@ -52,6 +53,18 @@ class Weight(NamedTuple):
 
     spec: ParameterSpec
     tensors: tuple[Expr, ...]
+
+
+Weights = Mapping[str, Weight]
+"""By parameter name; those of a layer by their name in it."""
+
+
+class Rows(NamedTuple):
+    """Rows of activations as a product wants them: floats, or what `quantize` returns."""
+
+    tensors: list[Expr]
+    cols: int
+    """Columns, which may be padded beyond those of the weight that they are multiplied with."""
 
 
 def build_step(arch: Architecture, scheme: Scheme, level: Level) -> tvm.IRModule:
@@ -82,10 +95,12 @@ class _Builder:
             fields = iter(
                 [self.blocks.emit(relax.TupleGetItem(packed, i)) for i in range(len(types))]
             )
-            weights = [
-                Weight(spec, tuple(next(fields) for _ in spec.tensors(self.scheme.weights)))
+            weights = {
+                spec.name: Weight(
+                    spec, tuple(next(fields) for _ in spec.tensors(self.scheme.weights))
+                )
                 for spec in specs
-            ]
+            }
             self.blocks.emit_func_output(self._forward(inputs, weights))
         return self.blocks.finalize()
 
@@ -107,30 +122,65 @@ class _Builder:
             tensor("page_table", (size("seqs"), size("width"))),
             tensor("tiles", (size("tiles"), 4)),
             tensor("last", (b,)),
-            tensor("rope", (size("reach"), arch.head_dim), "float32"),
+            tensor("rope", (size("reach"), arch.rope_width), "float32"),
             tensor("pool", pool, self.scheme.kv_dtype),
             tensor("logits", (b, round_up(arch.vocab_size, ROW_BLOCK)), "float32"),
         )
 
-    def _forward(self, inputs: Inputs, weights: Sequence[Weight]) -> Expr:
-        table, *rest = weights
-        x = self._embed(inputs.ids, table)
-        remaining = iter(rest)
+    def _forward(self, inputs: Inputs, weights: Weights) -> Expr:
+        table = weights["model.embed_tokens.weight"]
+        x = self._embed(inputs.ids, table, self.arch.embedding_scale)
+        if self.arch.learned_positions:
+            x = self._embed(inputs.positions, weights["model.embed_positions.weight"], 1.0, x)
         for layer in range(self.arch.num_hidden_layers):
-            x = self._layer(x, inputs, layer, remaining)
-        final_norm = next(remaining)
-        head = table if self.arch.tie_word_embeddings else next(remaining)
+            start = f"model.layers.{layer}."
+            own = {k.removeprefix(start): w for k, w in weights.items() if k.startswith(start)}
+            x = self._layer(x, inputs, layer, own)
+        head = table if self.arch.tie_word_embeddings else weights["lm_head.weight"]
         x = self._take_rows(x, inputs.last)
-        return self._logits(self._norm(x, final_norm, self.b), head, inputs.logits)
+        return self._logits(self._norm(x, weights, "model.norm", self.b), head, inputs.logits)
 
-    def _layer(self, x: Expr, inputs: Inputs, layer: int, weights: Iterator[Weight]) -> Expr:
-        norm, qkv, out, mlp_norm, gate_up, down = (next(weights) for _ in range(6))
-        mixed_width = out.spec.cols
-        heads = self._linear(self._norm(x, norm, self.n), self._hidden, qkv, "store")
-        mixed = self._attention(heads, inputs, layer)
-        x = self._linear(self._quantized(mixed, mixed_width), mixed_width, out, "add", x)
-        gated = self._linear(self._norm(x, mlp_norm, self.n), self._hidden, gate_up, "silu_mul")
-        return self._linear(self._quantized(gated, self._inner), self._inner, down, "add", x)
+    def _layer(self, x: Expr, inputs: Inputs, layer: int, weights: Weights) -> Expr:
+        """x plus attention plus MLP, the names of whose norms say where they stand."""
+        norms, before_mlp = self.arch.norms, "post_attention_layernorm"
+        if norms == "around":
+            before_mlp = "pre_feedforward_layernorm"
+        if norms == "after":
+            read = self._quantized(x, self.arch.hidden_size)
+        else:
+            read = self._norm(x, weights, "input_layernorm", self.n)
+        mixed = self._mixed(read, inputs, layer, weights)
+        if norms == "before":
+            after = self._linear(mixed, weights, "self_attn.o_proj", "add", x)
+        else:
+            projected = self._linear(mixed, weights, "self_attn.o_proj", "store")
+            after = self._norm_add(projected, weights["post_attention_layernorm.weight"], x)
+        if norms == "after":
+            read = self._quantized(after, self.arch.hidden_size)
+        elif not self.arch.shared_norm:
+            read = self._norm(x if self.arch.parallel else after, weights, before_mlp, self.n)
+        inner = self._inner_rows(read, weights)
+        if norms == "before":
+            return self._linear(inner, weights, "mlp.down_proj", "add", after)
+        projected = self._linear(inner, weights, "mlp.down_proj", "store")
+        return self._norm_add(projected, weights["post_feedforward_layernorm.weight"], after)
+
+    def _mixed(self, read: Rows, inputs: Inputs, layer: int, weights: Weights) -> Rows:
+        """What attention makes of rows, before its last projection."""
+        qkv = self._linear(read, weights, "self_attn.qkv_proj", "store")
+        mixed = self._attention(qkv, inputs, layer, weights)
+        return self._quantized(mixed, self.arch.num_attention_heads * self.arch.head_dim)
+
+    def _inner_rows(self, read: Rows, weights: Weights) -> Rows:
+        """What the MLP makes of rows, before its last projection."""
+        act = self.arch.activation
+        if self.arch.gated:
+            gated: Epilogue = f"{act}_mul"
+            return self._quantized(
+                self._linear(read, weights, "mlp.gate_up_proj", gated), self._inner
+            )
+        plain = self._linear(read, weights, "mlp.up_proj", act)
+        return self._quantized(plain, self.arch.intermediate_size)
 
     @property
     def _hidden(self) -> int:
@@ -139,17 +189,20 @@ class _Builder:
 
     @property
     def _inner(self) -> int:
-        """Columns of silu(gate) * up: the intermediate size with its padding."""
+        """Columns of act(gate) * up: the intermediate size with its padding."""
         return round_up(self.arch.intermediate_size, GROUP_SIZE)
 
     @property
     def _quantizes(self) -> bool:
         return self.scheme.weights == "q4"
 
-    def _embed(self, ids: Expr, table: Weight) -> Expr:
+    def _embed(self, ids: Expr, table: Weight, scale: float, add: Expr | None = None) -> Expr:
         hidden, blocks = self.arch.hidden_size, table.spec.num_blocks
-        kernel = self._kernel("embed", embed, self.scheme.weights, blocks, hidden)
-        return self._call(kernel, [ids, *table.tensors], _floats(self.n, hidden))
+        name = "embed" if add is None else "embed_add"
+        sizes = (self.scheme.weights, blocks, hidden, scale, add is not None)
+        kernel = self._kernel(name, embed, *sizes)
+        more = [] if add is None else [add]
+        return self._call(kernel, [ids, *table.tensors, *more], _floats(self.n, hidden))
 
     def _take_rows(self, x: Expr, last: Expr) -> Expr:
         hidden = self.arch.hidden_size
@@ -158,63 +211,107 @@ class _Builder:
             self.kernels[name] = self.blocks.add_func(take_rows(hidden), name)
         return self._call(self.kernels[name], [x, last], _floats(self.b, hidden))
 
-    def _norm(self, x: Expr, weight: Weight, rows: Expr) -> list[Expr]:
+    def _norm(self, x: Expr, weights: Weights, name: str, rows: Expr) -> Rows:
         """The normalised rows as a product wants them."""
         hidden, eps = self.arch.hidden_size, self.arch.rms_norm_eps
-        args = [x, *weight.tensors]
+        args = [x, *weights[f"{name}.weight"].tensors]
+        if self.arch.norm_bias:
+            args += weights[f"{name}.bias"].tensors
+        if self.arch.norm == "layer":
+            sizes: tuple[object, ...] = (hidden, eps, self.arch.norm_bias)
+            plain, quantizing = layer_norm, layer_norm_quantize
+        else:
+            sizes = (hidden, eps) if self._quantizes else (hidden, self._hidden, eps)
+            plain, quantizing = rms_norm, rms_norm_quantize
         if self._quantizes:
-            kernel = self._kernel("rms_norm_quantize", rms_norm_quantize, hidden, eps)
-            return self._fields(kernel, args, _quantized(rows, hidden))
-        kernel = self._kernel("rms_norm", rms_norm, hidden, self._hidden, eps)
-        return [self._call(kernel, args, _floats(rows, self._hidden))]
+            kernel = self._kernel(quantizing.__name__, quantizing, *sizes)
+            tensors = self._fields(kernel, args, _quantized(rows, hidden))
+            return Rows(tensors, self._hidden)
+        kernel = self._kernel(plain.__name__, plain, *sizes)
+        return Rows([self._call(kernel, args, _floats(rows, self._hidden))], self._hidden)
 
-    def _quantized(self, x: Expr, cols: int) -> list[Expr]:
+    def _norm_add(self, x: Expr, weight: Weight, residual: Expr) -> Expr:
+        """The residual plus normalised rows."""
+        hidden, eps = self.arch.hidden_size, self.arch.rms_norm_eps
+        kernel = self._kernel("rms_norm_add", rms_norm_add, hidden, eps)
+        return self._call(kernel, [x, *weight.tensors, residual], _floats(self.n, hidden))
+
+    def _quantized(self, x: Expr, cols: int) -> Rows:
         """Rows of activations as a product wants them."""
         if not self._quantizes:
-            return [x]
+            return Rows([x], cols)
         kernel = self._kernel(f"quantize_{cols}", quantize, cols)
-        return self._fields(kernel, [x], _quantized(self.n, cols))
+        return Rows(self._fields(kernel, [x], _quantized(self.n, cols)), cols)
 
-    def _product(self, weight: Weight, epilogue: Epilogue, num_rows: int, cols: int) -> GlobalVar:
-        blocks = weight.spec.num_blocks
-        name = f"linear_{epilogue}_{num_rows}_{cols}"
+    def _product(
+        self,
+        weight: Weight,
+        epilogue: Epilogue,
+        num_rows: int,
+        cols: int,
+        bias: bool = False,
+        softcap: float | None = None,
+    ) -> GlobalVar:
+        finish = "_".join([epilogue, *(["bias"] if bias else []), *(["cap"] if softcap else [])])
+        sizes = (weight.spec.num_blocks, cols, num_rows, epilogue, bias, softcap)
+        name = f"linear_{finish}_{num_rows}_{cols}"
         if self._quantizes:
-            return self._kernel(name, linear_q4, blocks, cols, num_rows, epilogue)
-        stored = self.scheme.weights
-        return self._kernel(name, linear_float, stored, blocks, cols, num_rows, epilogue)
+            return self._kernel(name, linear_q4, *sizes)
+        return self._kernel(name, linear_float, self.scheme.weights, *sizes)
 
     def _linear(
         self,
-        x: list[Expr],
-        cols: int,
-        weight: Weight,
+        x: Rows,
+        weights: Weights,
+        name: str,
         epilogue: Epilogue,
         residual: Expr | None = None,
     ) -> Expr:
-        """`weight` times the `cols` columns of x, which may be padded beyond the weight's own."""
-        width = self._inner if epilogue == "silu_mul" else weight.spec.rows
-        kernel = self._product(weight, epilogue, weight.spec.rows, cols)
-        more = [] if residual is None else [residual]
-        return self._call(kernel, [*x, *weight.tensors, *more], _floats(self.n, width))
+        """The named product of rows, with its bias if it has one."""
+        weight, bias = weights[f"{name}.weight"], weights.get(f"{name}.bias")
+        width = self._inner if is_gated(epilogue) else weight.spec.rows
+        kernel = self._product(weight, epilogue, weight.spec.rows, x.cols, bias is not None)
+        more = [*(bias.tensors if bias else ()), *([] if residual is None else [residual])]
+        return self._call(kernel, [*x.tensors, *weight.tensors, *more], _floats(self.n, width))
 
-    def _attention(self, qkv: Expr, inputs: Inputs, layer: int) -> Expr:
+    def _attention(self, qkv: Expr, inputs: Inputs, layer: int, weights: Weights) -> Expr:
         arch = self.arch
-        sizes = (arch.num_attention_heads, arch.num_key_value_heads, arch.head_dim)
-        padded = round_up(arch.head_dim, PAGE_SIZE)
+        slides = layer in arch.sliding_layers
+        heads = (arch.num_attention_heads, arch.num_key_value_heads, arch.head_dim)
+        sizes = (*heads, self.scheme.kv_dtype)
         index = tirx.IntImm("int64", layer)
-        append = self._kernel("rope_append", rope_append, *sizes, self.scheme.kv_dtype)
-        args = [qkv, inputs.rope, inputs.positions, inputs.slots, inputs.pool, index]
+        rotation = self._rotation(slides)
+        norms = [] if arch.qk_norm is None else ["self_attn.q_norm", "self_attn.k_norm"]
+        tensors = [t for name in norms for t in weights[f"{name}.weight"].tensors]
+        append = self._kernel(f"rope_append_{rotation.first}", rope_append, *sizes, rotation)
+        args = [qkv, inputs.rope, inputs.positions, inputs.slots, *tensors, inputs.pool, index]
+        padded = round_up(arch.head_dim, PAGE_SIZE)
         queries = relax.TensorType((self.n, arch.num_attention_heads, padded), "float32")
         q = self._call(append, args, queries)
-        attend = self._kernel("attention", attention, *sizes, self.scheme.kv_dtype)
+        window = arch.sliding_window if slides else None
+        limits = (window, arch.attention_softcap)
+        name = "attention" if window is None else "attention_sliding"
+        attend = self._kernel(name, attention, *sizes, *limits)
         args = [q, inputs.pool, inputs.page_table, inputs.tiles, inputs.positions, index]
         return self._call(attend, args, _floats(self.n, arch.num_attention_heads * arch.head_dim))
 
-    def _logits(self, x: list[Expr], head: Weight, logits: relax.Var) -> Expr:
+    def _rotation(self, slides: bool) -> Rotation:
+        arch = self.arch
+        own = slides and arch.sliding_rope_theta is not None
+        return Rotation(
+            arch.rope_dim,
+            arch.rope_width,
+            arch.rope_dim if own else 0,
+            arch.attention_scale,
+            arch.qk_norm,
+            arch.rms_norm_eps,
+        )
+
+    def _logits(self, x: Rows, head: Weight, logits: relax.Var) -> Expr:
         """The last product writes into the caller's memory."""
         rows = round_up(head.spec.rows, ROW_BLOCK)
-        kernel = self._product(head, "store", rows, self._hidden)
-        args = relax.Tuple([*x, *head.tensors, logits])
+        kernel = self._product(head, "store", rows, x.cols, softcap=self.arch.logit_softcap)
+        args = relax.Tuple([*x.tensors, *head.tensors, logits])
         place = len(args.fields) - 1
         return self.blocks.emit(relax.op.call_tir_inplace(kernel, args, place, logits.ty))
 

@@ -1,7 +1,8 @@
 """The weights of a decoder, in the order `step` takes them: names and packed layout.
 
-Names are MLC LLM's (q, k, v stacked into `qkv_proj`, gate and up into `gate_up_proj`). A matrix
-[N, K] is stored in blocks of 16 rows so that one vector load brings 16 output rows:
+Names are those MLC LLM has for a Llama (q, k, v stacked into `qkv_proj`, gate and up into
+`gate_up_proj`), whatever the family; what files call them is in `layout`. A matrix [N, K] is stored
+in blocks of 16 rows so that one vector load brings 16 output rows:
 
     f32, f16   [Np/16, Kp, 16]        element (b, k, r) is row 16 b + r, column k
     q4         W int32[Np/16, Kp/32, 4, 16] and S float16[Np/16, Kp/32, 16]
@@ -44,6 +45,8 @@ class ParameterSpec(Struct, frozen=True):
     kind: Kind
     rows: int
     cols: int
+    parts: tuple[int, ...] = ()
+    """Rows, or elements of a vector, of each of the projections that are stacked in it."""
 
     def tensors(self, weights: WeightFormat) -> tuple[TensorSpec, ...]:
         """The packed tensors this weight becomes."""
@@ -70,46 +73,77 @@ class ParameterSpec(Struct, frozen=True):
 
 def parameters(arch: Architecture) -> tuple[ParameterSpec, ...]:
     """Every weight in the order of `step`'s arguments."""
-    heads = arch.num_attention_heads + 2 * arch.num_key_value_heads
-    found = [
-        ParameterSpec("model.embed_tokens.weight", "matrix", arch.vocab_size, arch.hidden_size)
-    ]
+    hidden = arch.hidden_size
+    found = [_matrix("model.embed_tokens", arch.vocab_size, hidden)]
+    if arch.learned_positions:
+        found.append(_matrix("model.embed_positions", arch.context_window_size, hidden))
     for i in range(arch.num_hidden_layers):
         layer = f"model.layers.{i}"
-        found += [
-            ParameterSpec(f"{layer}.input_layernorm.weight", "vector", 1, arch.hidden_size),
-            ParameterSpec(
-                f"{layer}.self_attn.qkv_proj.weight",
-                "matrix",
-                heads * arch.head_dim,
-                arch.hidden_size,
-            ),
-            ParameterSpec(
-                f"{layer}.self_attn.o_proj.weight",
-                "matrix",
-                arch.hidden_size,
-                arch.num_attention_heads * arch.head_dim,
-            ),
-            ParameterSpec(
-                f"{layer}.post_attention_layernorm.weight", "vector", 1, arch.hidden_size
-            ),
-            ParameterSpec(
-                f"{layer}.mlp.gate_up_proj.weight",
-                "gate_up",
-                2 * arch.intermediate_size,
-                arch.hidden_size,
-            ),
-            ParameterSpec(
-                f"{layer}.mlp.down_proj.weight",
-                "matrix",
-                arch.hidden_size,
-                arch.intermediate_size,
-            ),
-        ]
-    found.append(ParameterSpec("model.norm.weight", "vector", 1, arch.hidden_size))
+        found += [*_attention(arch, layer), *_mlp(arch, layer)]
+    found += _norm(arch, "model.norm")
     if not arch.tie_word_embeddings:
-        found.append(ParameterSpec("lm_head.weight", "matrix", arch.vocab_size, arch.hidden_size))
+        found.append(_matrix("lm_head", arch.vocab_size, hidden))
     return tuple(found)
+
+
+def _attention(arch: Architecture, layer: str) -> list[ParameterSpec]:
+    """Norms are named as Llama names them where it has them, else as Gemma does: a norm after
+    attention is `post_attention_layernorm`, which in a Llama is the one before the MLP."""
+    q, kv = (h * arch.head_dim for h in (arch.num_attention_heads, arch.num_key_value_heads))
+    stacked = (q, kv, kv)
+    found = []
+    if arch.norms != "after":
+        found += _norm(arch, f"{layer}.input_layernorm")
+    found.append(_matrix(f"{layer}.self_attn.qkv_proj", sum(stacked), arch.hidden_size, stacked))
+    if arch.qkv_bias:
+        found.append(_vector(f"{layer}.self_attn.qkv_proj.bias", sum(stacked), stacked))
+    if arch.qk_norm is not None:
+        row = arch.qk_norm == "row"
+        found += [
+            _vector(f"{layer}.self_attn.q_norm.weight", q if row else arch.head_dim),
+            _vector(f"{layer}.self_attn.k_norm.weight", kv if row else arch.head_dim),
+        ]
+    found.append(_matrix(f"{layer}.self_attn.o_proj", arch.hidden_size, q))
+    if arch.out_bias:
+        found.append(_vector(f"{layer}.self_attn.o_proj.bias", arch.hidden_size))
+    if arch.norms != "before":
+        found += _norm(arch, f"{layer}.post_attention_layernorm")
+    return found
+
+
+def _mlp(arch: Architecture, layer: str) -> list[ParameterSpec]:
+    inner = arch.intermediate_size
+    found = []
+    if arch.norms == "around":
+        found += _norm(arch, f"{layer}.pre_feedforward_layernorm")
+    elif arch.norms == "before" and not arch.shared_norm:
+        found += _norm(arch, f"{layer}.post_attention_layernorm")
+    if arch.gated:
+        name = f"{layer}.mlp.gate_up_proj.weight"
+        found.append(ParameterSpec(name, "gate_up", 2 * inner, arch.hidden_size, (inner, inner)))
+    else:
+        found.append(_matrix(f"{layer}.mlp.up_proj", inner, arch.hidden_size))
+        if arch.mlp_bias:
+            found.append(_vector(f"{layer}.mlp.up_proj.bias", inner))
+    found.append(_matrix(f"{layer}.mlp.down_proj", arch.hidden_size, inner))
+    if arch.mlp_bias:
+        found.append(_vector(f"{layer}.mlp.down_proj.bias", arch.hidden_size))
+    if arch.norms != "before":
+        found += _norm(arch, f"{layer}.post_feedforward_layernorm")
+    return found
+
+
+def _matrix(name: str, rows: int, cols: int, parts: tuple[int, ...] = ()) -> ParameterSpec:
+    return ParameterSpec(f"{name}.weight", "matrix", rows, cols, parts)
+
+
+def _vector(name: str, size: int, parts: tuple[int, ...] = ()) -> ParameterSpec:
+    return ParameterSpec(name, "vector", 1, size, parts)
+
+
+def _norm(arch: Architecture, name: str) -> list[ParameterSpec]:
+    names = [f"{name}.weight", f"{name}.bias"] if arch.norm_bias else [f"{name}.weight"]
+    return [_vector(part, arch.hidden_size) for part in names]
 
 
 def tensor_specs(arch: Architecture, scheme: Scheme) -> tuple[TensorSpec, ...]:

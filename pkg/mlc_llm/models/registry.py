@@ -1,30 +1,32 @@
-"""Model families by `model_type`: where the code is that builds their `step`. Imported late.
+"""Model families by `model_type`, as config.json and mlc-chat-config.json both name it.
 
-Knows names only; asking for a family's builder is what loads the compiler.
+Knows names only: a family's module is imported when a model of that type is opened.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib import import_module
-from typing import Any
 
 from mlc_llm.errors import BadModel
+from mlc_llm.models.families.base import Family
 
-BUILDERS = {
-    "llama": "mlc_llm.models.decoder:build_step",
+FAMILIES = {
+    "llama": "llama",
+    "mistral": "mistral",
+    "qwen2": "qwen2",
+    "qwen3": "qwen3",
 }
-"""Functions of (architecture, scheme, level) that return a tvm.IRModule with `step` in it."""
+"""The module in `models.families` whose `FAMILY` reads models of a type."""
 
 
-def step_builder(model_type: str) -> Callable[..., Any]:
-    """The builder of a family; raises `BadModel` that lists the known families."""
+def family(model_type: str) -> Family:
+    """The family of a `model_type`; raises `BadModel` that lists the known ones."""
     try:
-        module, _, name = BUILDERS[model_type].partition(":")
+        name = FAMILIES[model_type]
     except KeyError:
-        known = ", ".join(BUILDERS)
+        supported = ", ".join(FAMILIES)
         raise BadModel(
-            f"models of type {model_type!r} cannot be served; known are {known}"
+            f"model_type {model_type!r} is not supported; use one of {supported}"
         ) from None
-    found: Callable[..., Any] = getattr(import_module(module), name)
+    found: Family = import_module(f"mlc_llm.models.families.{name}").FAMILY
     return found

@@ -1,7 +1,7 @@
 """Which stored tensors make each parameter of the decoder, and what is missing or too much.
 
-Names only: nothing is read. Hugging Face folders store q, k, v and gate, up apart; they are stacked
-in that order. MLC folders store the parameters under our own names, quantized ones as two tensors.
+Names only: nothing is read. What a family's files call the weights, and which of them are stacked,
+is in its `models.layout.Layout`. MLC folders store a quantized matrix as two tensors.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from msgspec import Struct
 from mlc_llm.errors import BadModel
 from mlc_llm.models.architecture import Architecture
 from mlc_llm.models.folder import ModelFolder
+from mlc_llm.models.layout import Layout
 from mlc_llm.models.parameters import ParameterSpec, parameters
+from mlc_llm.models.registry import family
 from mlc_llm.quantization.group import GROUP_WORDS
 from mlc_llm.quantization.scheme import GROUP_SIZE, Scheme
-from mlc_llm.weights.source import StoredTensor
+from mlc_llm.weights.source import StoredTensor, rows_of
 
 FLOATS = ("F32", "F16", "BF16")
 
@@ -27,13 +29,17 @@ class StoredFloats(Struct, frozen=True):
     """Floating tensors whose rows, one after the other, are the parameter's."""
 
     pieces: tuple[StoredTensor, ...]
+    transposed: bool = False
+    """The columns of the tensors are meant, not their rows."""
+    offset: float = 0.0
+    """Added to every value."""
 
 
 class StoredWords(Struct, frozen=True):
-    """A matrix that lies in the file as q4f16_1."""
+    """Tensors that lie in the file as q4f16_1, whose rows one after the other are a matrix's."""
 
-    words: StoredTensor
-    scales: StoredTensor
+    words: tuple[StoredTensor, ...]
+    scales: tuple[StoredTensor, ...]
 
 
 Stored = StoredFloats | StoredWords
@@ -52,27 +58,34 @@ def bind(folder: ModelFolder, scheme: Scheme, tensors: Mapping[str, StoredTensor
     Raises `BadModel` when a tensor is missing, has another shape or type, or has no place.
     """
     arch = folder.architecture
+    known = family(arch.model_type)
+    layout = known.mlc if folder.format == "mlc" else known.huggingface
     quantized = folder.format == "mlc" and scheme.weights == "q4"
-    finder = _Finder(folder, tensors)
+    finder = _Finder(folder, layout, tensors)
     bindings = []
     for spec in parameters(arch):
+        names = layout.stored_names(spec)
         if quantized and spec.kind != "vector":
-            bindings.append(Binding(spec, _words(spec, finder)))
+            bindings.append(Binding(spec, _words(spec, names, finder)))
         else:
-            bindings.append(Binding(spec, _floats(spec, folder, finder)))
-    _refuse_unexpected(arch, finder.unused())
+            bindings.append(Binding(spec, _floats(spec, names, arch, layout, finder)))
+    _refuse_unexpected(arch, layout, finder.unused())
     return bindings
 
 
 class _Finder:
     """Looks tensors up, checks them, and remembers which were used."""
 
-    def __init__(self, folder: ModelFolder, tensors: Mapping[str, StoredTensor]) -> None:
+    def __init__(
+        self, folder: ModelFolder, layout: Layout, tensors: Mapping[str, StoredTensor]
+    ) -> None:
         self._folder = folder
         self._tensors = tensors
+        self._prefix = _prefix(folder.architecture, layout, tensors)
         self._used: set[str] = set()
 
     def find(self, name: str, shape: tuple[int, ...], dtypes: tuple[str, ...]) -> StoredTensor:
+        name = self._prefix + name
         tensor = self._tensors.get(name)
         if tensor is None:
             raise BadModel(f"{self._folder.path}: tensor {name} is missing from the weight files")
@@ -87,47 +100,70 @@ class _Finder:
         return [tensor for name, tensor in self._tensors.items() if name not in self._used]
 
 
-def _words(spec: ParameterSpec, finder: _Finder) -> StoredWords:
-    base = spec.name.removesuffix("weight")
+def _prefix(arch: Architecture, layout: Layout, tensors: Mapping[str, StoredTensor]) -> str:
+    """The prefix of the names in these files; the first of the layout's when none fits."""
+    table = layout.stored_names(parameters(arch)[0])[0].removesuffix("weight")
+    for prefix in layout.prefixes:
+        if f"{prefix}{table}weight" in tensors or f"{prefix}{table}q_weight" in tensors:
+            return prefix
+    return layout.prefixes[0]
+
+
+def _words(spec: ParameterSpec, names: tuple[str, ...], finder: _Finder) -> StoredWords:
     groups = -(-spec.cols // GROUP_SIZE)
+    pieces = [(name.removesuffix("weight"), rows) for name, rows in _pieces(spec, names)]
     return StoredWords(
-        finder.find(f"{base}q_weight", (spec.rows, groups * GROUP_WORDS), ("U32",)),
-        finder.find(f"{base}q_scale", (spec.rows, groups), ("F16",)),
+        tuple(
+            finder.find(f"{base}q_weight", (rows, groups * GROUP_WORDS), ("U32",))
+            for base, rows in pieces
+        ),
+        tuple(finder.find(f"{base}q_scale", (rows, groups), ("F16",)) for base, rows in pieces),
     )
 
 
-def _floats(spec: ParameterSpec, folder: ModelFolder, finder: _Finder) -> StoredFloats:
-    if spec.kind == "vector":
-        return StoredFloats((finder.find(spec.name, (spec.cols,), FLOATS),))
-    pieces = [(spec.name, spec.rows)]
-    if folder.format == "huggingface":
-        pieces = _pieces(spec, folder.architecture)
-    return StoredFloats(
-        tuple(finder.find(name, (rows, spec.cols), FLOATS) for name, rows in pieces)
-    )
+def _floats(
+    spec: ParameterSpec, names: tuple[str, ...], arch: Architecture, layout: Layout, finder: _Finder
+) -> StoredFloats:
+    transposed = layout.transposed and spec.kind != "vector" and ".layers." in spec.name
+
+    def shape(rows: int) -> tuple[int, ...]:
+        if spec.kind == "vector":
+            return (rows,)
+        return (spec.cols, rows) if transposed else (rows, spec.cols)
+
+    pieces = [finder.find(name, shape(rows), FLOATS) for name, rows in _pieces(spec, names)]
+    if layout.interleaved_heads and ".qkv_proj." in spec.name:
+        pieces = _heads_apart(pieces[0], arch)
+    is_norm = spec.kind == "vector" and spec.name.endswith("norm.weight")
+    offset = layout.norm_offset if is_norm else 0.0
+    return StoredFloats(tuple(pieces), transposed, offset)
 
 
-def _pieces(spec: ParameterSpec, arch: Architecture) -> list[tuple[str, int]]:
-    """The tensors that Hugging Face stores for a parameter, and the rows of each."""
-    if spec.name.endswith(".qkv_proj.weight"):
-        q, kv = (h * arch.head_dim for h in (arch.num_attention_heads, arch.num_key_value_heads))
-        parts = [("q_proj", q), ("k_proj", kv), ("v_proj", kv)]
-        stacked = "qkv_proj"
-    elif spec.name.endswith(".gate_up_proj.weight"):
-        parts = [("gate_proj", arch.intermediate_size), ("up_proj", arch.intermediate_size)]
-        stacked = "gate_up_proj"
-    else:
-        return [(spec.name, spec.rows)]
-    return [(spec.name.replace(stacked, part), rows) for part, rows in parts]
+def _pieces(spec: ParameterSpec, names: tuple[str, ...]) -> list[tuple[str, int]]:
+    """The stored tensors of a parameter, and the rows (or elements) of each."""
+    if len(names) == 1:
+        return [(names[0], spec.cols if spec.kind == "vector" else spec.rows)]
+    return list(zip(names, spec.parts, strict=True))
+
+
+def _heads_apart(stacked: StoredTensor, arch: Architecture) -> list[StoredTensor]:
+    """The q of every head, then every k, then every v, of a tensor that has them head by head."""
+    width = arch.head_dim
+    return [
+        rows_of(stacked, (3 * head + part) * width, (3 * head + part + 1) * width)
+        for part in range(3)
+        for head in range(arch.num_attention_heads)
+    ]
 
 
 _TABLES = re.compile(r"(.+\.)?rotary_emb\.inv_freq")
-_HEAD = re.compile(r"lm_head\.(weight|q_weight|q_scale)")
+_HEAD = re.compile(r"(.+\.)?lm_head\.(weight|q_weight|q_scale)")
 
 
-def _refuse_unexpected(arch: Architecture, unused: Iterable[StoredTensor]) -> None:
+def _refuse_unexpected(arch: Architecture, layout: Layout, unused: Iterable[StoredTensor]) -> None:
     """Old files store rotary tables, and some store a tied head again; anything else is foreign."""
     for tensor in unused:
         tied_head = arch.tie_word_embeddings and _HEAD.fullmatch(tensor.name)
-        if not tied_head and not _TABLES.fullmatch(tensor.name):
+        ignored = layout.ignored is not None and re.fullmatch(layout.ignored, tensor.name)
+        if not tied_head and not ignored and not _TABLES.fullmatch(tensor.name):
             raise tensor.fault(f"has no place in a model of type {arch.model_type}")

@@ -6,7 +6,7 @@ names the tensor, not a wrong answer hours later.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +21,7 @@ from mlc_llm.quantization.floats import (
 from mlc_llm.quantization.group import Quantized, quantize_halves
 from mlc_llm.quantization.scheme import WeightFormat
 from mlc_llm.weights.binding import Stored, StoredFloats, StoredWords
-from mlc_llm.weights.source import StoredTensor, read_rows
+from mlc_llm.weights.source import StoredTensor, read_columns, read_rows
 
 AnyArray = NDArray[Any]
 RowReader = Callable[[int, int], FloatArray | Quantized]
@@ -49,29 +49,46 @@ def row_reader(stored: Stored, weights: WeightFormat) -> RowReader:
 
 
 def _words(stored: StoredWords, first: int, last: int) -> Quantized:
-    scales = read_rows(stored.scales, first, last)
-    if not np.isfinite(scales).all():
-        raise stored.scales.fault("holds a value that is not finite")
-    return Quantized(read_rows(stored.words, first, last), scales)
+    words, scales = [], []
+    for i, begin, end in _overlaps([s.shape[0] for s in stored.scales], first, last) or [(0, 0, 0)]:
+        words.append(read_rows(stored.words[i], begin, end))
+        scales.append(read_rows(stored.scales[i], begin, end))
+        if not np.isfinite(scales[-1]).all():
+            raise stored.scales[i].fault("holds a value that is not finite")
+    return Quantized(_joined(words), _joined(scales))
+
+
+def _overlaps(sizes: Sequence[int], first: int, last: int) -> list[tuple[int, int, int]]:
+    """Which pieces rows first..last - 1 of all of them touch: (piece, its first row, its last)."""
+    found, start = [], 0
+    for i, size in enumerate(sizes):
+        begin, end = max(first - start, 0), min(last - start, size)
+        if begin < end:
+            found.append((i, begin, end))
+        start += size
+    return found
+
+
+def _joined(parts: Sequence[AnyArray]) -> AnyArray:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _stacked(
     stored: StoredFloats, first: int, last: int, conversions: dict[str, Conversion]
 ) -> FloatArray:
     """Rows of the pieces taken as one tensor."""
-    parts, start = [], 0
-    for piece in stored.pieces:
-        begin, end = max(first - start, 0), min(last - start, piece.shape[0])
-        if begin < end:
-            parts.append(_floats(piece, begin, end, conversions[piece.dtype]))
-        start += piece.shape[0]
+    pieces, axis = stored.pieces, 1 if stored.transposed else 0
+    read = read_columns if stored.transposed else read_rows
+    parts = [
+        _floats(pieces[i], read(pieces[i], begin, end), conversions[pieces[i].dtype])
+        for i, begin, end in _overlaps([piece.shape[axis] for piece in pieces], first, last)
+    ]
     if not parts:
-        return np.empty((0, *stored.pieces[0].shape[1:]), np.float32)
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return np.empty((0, *pieces[0].shape[1 - axis : 2 - axis]), np.float32)
+    return _joined(parts) + np.float32(stored.offset) if stored.offset else _joined(parts)
 
 
-def _floats(piece: StoredTensor, first: int, last: int, conversion: Conversion) -> FloatArray:
-    rows = read_rows(piece, first, last)
+def _floats(piece: StoredTensor, rows: AnyArray, conversion: Conversion) -> FloatArray:
     with np.errstate(over="ignore", invalid="ignore"):
         values = conversion.convert(rows)
         low, high = values.min(), values.max()

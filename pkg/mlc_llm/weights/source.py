@@ -81,6 +81,35 @@ def read_rows(tensor: StoredTensor, first: int, last: int) -> NDArray[Any]:
     return rows
 
 
+def read_columns(tensor: StoredTensor, first: int, last: int) -> NDArray[Any]:
+    """Columns first..last - 1 of a matrix as rows [last - first, rows of the file], contiguous."""
+    rows, cols = tensor.shape
+    dtype = np.dtype(READABLE[tensor.dtype])
+    found = np.empty((rows, last - first), dtype)
+    try:
+        with tensor.path.open("rb", buffering=0) as file:
+            for row, part in enumerate(found):
+                view = part.view(np.uint8).data
+                place = tensor.offset + (row * cols + first) * dtype.itemsize
+                if os.preadv(file.fileno(), [view], place) != len(view):
+                    raise tensor.fault("the file ended while it was read")
+    except OSError as error:
+        raise tensor.fault(os.strerror(error.errno or 0)) from None
+    return np.ascontiguousarray(found.T)
+
+
+def rows_of(tensor: StoredTensor, first: int, last: int) -> StoredTensor:
+    """Rows first..last - 1 as a tensor of their own."""
+    row_bytes = math.prod(tensor.shape[1:]) * ITEM_BITS[tensor.dtype] // 8
+    return StoredTensor(
+        tensor.name,
+        tensor.path,
+        tensor.offset + first * row_bytes,
+        tensor.dtype,
+        (last - first, *tensor.shape[1:]),
+    )
+
+
 def refuse_overlaps(tensors: Iterable[StoredTensor]) -> None:
     """Raise `BadModel` when two tensors of one file share a byte."""
     filled = sorted((t for t in tensors if t.nbytes), key=lambda t: (t.path, t.offset))

@@ -8,7 +8,8 @@ What must stay true, for a row's result to be bitwise the same in every batch an
 * a score is one chain of multiply-adds over d; a value is one chain over the tokens in order;
 * chunk borders depend on positions only;
 * a masked token adds exactly nothing (its score is MASKED, its weight exactly 0.0), and so does a
-  whole masked chunk (the correction factor is exactly 1.0).
+  whole masked chunk (the correction factor is exactly 1.0 after the row's tokens, and 0.0 before a
+  window: chunks before it may be skipped or not).
 Blocking (how many queries, pages and vectors share registers) is then free.
 
 The pool may hold anything in slots that no row owns: their scores are masked by selection, never by
@@ -27,11 +28,13 @@ from tvm.tirx import PrimFunc, Var
 from mlc_llm.compiler.abi import PAGE_SIZE, TILE_ROWS, round_up
 from mlc_llm.kernels.cpu.exp2 import exp2
 from mlc_llm.kernels.cpu.level import TRAITS, Level
+from mlc_llm.kernels.cpu.rope import LOG2_E
 from mlc_llm.kernels.cpu.vector import (
     arg,
     const,
     fma,
     get,
+    iconst,
     intrinsic,
     prefetch,
     prim_func,
@@ -40,6 +43,7 @@ from mlc_llm.kernels.cpu.vector import (
     span,
     splat,
     symbol,
+    tanh,
     widen_half,
 )
 
@@ -60,6 +64,9 @@ class Shape(NamedTuple):
     kv_heads: int
     head_dim: int
     kv_dtype: str
+    window: int | None = None
+    """Latest tokens that a row attends to, its own included; None is all."""
+    softcap: float | None = None
 
     @property
     def group(self) -> int:
@@ -127,12 +134,22 @@ class Work(NamedTuple):
     num_pages: Expr
 
 
-def attention(level: Level, heads: int, kv_heads: int, head_dim: int, kv_dtype: str) -> PrimFunc:
+def attention(
+    level: Level,
+    heads: int,
+    kv_heads: int,
+    head_dim: int,
+    kv_dtype: str,
+    window: int | None = None,
+    softcap: float | None = None,
+) -> PrimFunc:
     """(q f32[n, Hq, Dp], pool, page_table, tiles, positions, layer int64, out f32[n, Hq * D]).
 
-    Layouts as in `compiler.abi`; q as `rope.rope_append` returns it.
+    Layouts as in `compiler.abi`; q as `rope.rope_append` returns it. With a `window` a row attends
+    to so many of the latest tokens; with a `softcap` its scores become softcap * tanh(score /
+    softcap).
     """
-    shape = Shape(heads, kv_heads, head_dim, kv_dtype)
+    shape = Shape(heads, kv_heads, head_dim, kv_dtype, window, softcap)
     # One row alone (decode) must not pay for a block of rows; many rows must fill one.
     alone = block_of(level, shape, 1)
     crowd = block_of(level, shape, TILE_ROWS)
@@ -206,8 +223,10 @@ def _attend_tile(
         num_pages = T.bind(T.floordiv(end + (PAGE_SIZE - 1), PAGE_SIZE))
         work = Work(rows, head, kv_head, seq, end, num_pages)
         _clear(shape, block, scratch)
-        with T.serial(T.floordiv(num_pages + (CHUNK_PAGES - 1), CHUNK_PAGES)) as chunk:
-            page0 = T.bind(chunk * CHUNK_PAGES)
+        num_chunks = T.floordiv(num_pages + (CHUNK_PAGES - 1), CHUNK_PAGES)
+        skipped = _skipped_chunks(shape, args, rows[0])
+        with T.serial(num_chunks - skipped) as chunk:
+            page0 = T.bind((chunk + skipped) * CHUNK_PAGES)
             count = T.bind(T.min(num_pages - page0, T.int64(CHUNK_PAGES)))
             steps = T.bind(T.floordiv(count + (block.pages - 1), block.pages))
             with T.serial(steps) as step:
@@ -217,6 +236,14 @@ def _attend_tile(
             with T.serial(T.int64(shape.padded // LANES // block.vectors)) as nth_vector:
                 _add_values(level, shape, block, args, work, scratch, page0, count, nth_vector)
         _store(shape, block, args, work, scratch)
+
+
+def _skipped_chunks(shape: Shape, args: Arguments, row: Expr) -> Expr:
+    """Chunks before the window of a block's first row, and so of all its rows."""
+    if shape.window is None:
+        return T.int64(0)
+    before = T.Cast("int64", args.positions[row]) + (1 - shape.window)
+    return T.bind(T.floordiv(T.max(before, T.int64(0)), CHUNK_PAGES * PAGE_SIZE))
 
 
 def _scratch(shape: Shape, block: Block) -> Scratch:
@@ -293,8 +320,20 @@ def _score_pages(
         position = splat(args.positions[work.rows[j // block.heads]], LANES)
         for u, page_sum in enumerate(query):
             token = T.ramp(T.Cast("int32", (page0 + first + u) * PAGE_SIZE), 1, LANES)
-            masked = T.Select(token <= position, get(page_sum, LANES), const(MASKED, LANES))
+            score = _capped(level, shape, get(page_sum, LANES))
+            if shape.window is not None:
+                oldest = position - iconst(shape.window - 1, LANES)
+                score = T.Select(token >= oldest, score, const(MASKED, LANES))
+            masked = T.Select(token <= position, score, const(MASKED, LANES))
             T.buffer_store(scratch.scores, masked, [_at(first + u + j * CHUNK_PAGES)])
+
+
+def _capped(level: Level, shape: Shape, score: Expr) -> Expr:
+    if shape.softcap is None:
+        return score
+    cap = shape.softcap * LOG2_E  # scores are in base 2
+    inner = T.bind(score * const(1 / cap, LANES))
+    return T.bind(tanh(level, inner, LANES) * const(cap, LANES))
 
 
 def _weigh(level: Level, scratch: Scratch, query: Expr, num_pages: Expr) -> None:

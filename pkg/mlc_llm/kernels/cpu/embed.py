@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import tvm.script.ir_builder.tirx as T
 from tvm.ir import Expr
 from tvm.tirx import PrimFunc, Var
@@ -10,6 +13,7 @@ from mlc_llm.compiler.abi import round_up
 from mlc_llm.kernels.cpu.level import Level
 from mlc_llm.kernels.cpu.vector import (
     arg,
+    const,
     for_each_row,
     iconst,
     prim_func,
@@ -22,11 +26,32 @@ from mlc_llm.models.parameters import ROW_BLOCK
 from mlc_llm.quantization.scheme import GROUP_SIZE, WeightFormat
 
 
-def embed(level: Level, weights: WeightFormat, num_blocks: int, hidden: int) -> PrimFunc:
-    """(ids int32[n], the table's packed tensors, y f32[n, hidden]).
+class Finish(NamedTuple):
+    """What becomes of the values of a row."""
 
-    The table is `w` for f32 and f16, `w` and `s` for q4, shaped as in `models.parameters`. Ids are
-    not checked: the caller knows they are in the table.
+    scale: float
+    residual: Var | None
+
+    def __call__(self, value: Expr, row: Expr, columns: Expr, lanes: int) -> Expr:
+        if self.scale != 1.0:
+            scale = T.float32(self.scale) if lanes == 1 else const(self.scale, lanes)
+            value = T.bind(value * scale)
+        return value if self.residual is None else self.residual[row, columns] + value
+
+
+def embed(
+    level: Level,
+    weights: WeightFormat,
+    num_blocks: int,
+    hidden: int,
+    scale: float = 1.0,
+    add: bool = False,
+) -> PrimFunc:
+    """(ids int32[n], the table's packed tensors[, residual f32[n, hidden]], y f32[n, hidden]).
+
+    The table is `w` for f32 and f16, `w` and `s` for q4, shaped as in `models.parameters`. With
+    `add`, y is the residual plus `scale` times the row. Ids are not checked: the caller knows they
+    are in the table.
     """
 
     def emit() -> None:
@@ -37,13 +62,15 @@ def embed(level: Level, weights: WeightFormat, num_blocks: int, hidden: int) -> 
             groups = columns // GROUP_SIZE
             w = arg("w", (num_blocks, groups, 4, ROW_BLOCK), "int32")
             s = arg("s", (num_blocks, groups, ROW_BLOCK), "float16")
-            y = arg("y", (n, hidden), "float32")
-            for_each_row(n, lambda r: _row_q4(level, ids[r], w, s, y, r, hidden))
         else:
             dtype = "float32" if weights == "f32" else "float16"
             w = arg("w", (num_blocks, columns, ROW_BLOCK), dtype)
-            y = arg("y", (n, hidden), "float32")
-            for_each_row(n, lambda r: _row_float(level, ids[r], w, y, r, hidden))
+        finish = Finish(scale, arg("residual", (n, hidden), "float32") if add else None)
+        y = arg("y", (n, hidden), "float32")
+        if weights == "q4":
+            for_each_row(n, lambda r: _row_q4(level, ids[r], w, s, y, r, hidden, finish))
+        else:
+            for_each_row(n, lambda r: _row_float(level, ids[r], w, y, r, hidden, finish))
 
     return prim_func(emit)
 
@@ -72,16 +99,20 @@ def take_rows(hidden: int) -> PrimFunc:
     return prim_func(emit)
 
 
-def _row_float(level: Level, token: Expr, w: Var, y: Var, row: Expr, hidden: int) -> None:
+def _row_float(
+    level: Level, token: Expr, w: Var, y: Var, row: Expr, hidden: int, finish: Finish
+) -> None:
     block, lane = _place(token)
     with T.serial(hidden) as k:
         value = w[block, k, lane]
         if w.dtype == "float16":
             value = widen_half(level, value, 1)
-        T.buffer_store(y, value, [row, k])
+        T.buffer_store(y, finish(value, row, k, 1), [row, k])
 
 
-def _row_q4(level: Level, token: Expr, w: Var, s: Var, y: Var, row: Expr, hidden: int) -> None:
+def _row_q4(
+    level: Level, token: Expr, w: Var, s: Var, y: Var, row: Expr, hidden: int, finish: Finish
+) -> None:
     """A word of a lane is 4 columns in its bytes' low halves and 4 more in the high halves."""
     block, lane = _place(token)
 
@@ -92,20 +123,28 @@ def _row_q4(level: Level, token: Expr, w: Var, s: Var, y: Var, row: Expr, hidden
         whole = T.bitwise_and(nibbles, iconst(15, 4)) - iconst(7, 4)
         return T.Cast("float32x4", whole)
 
-    def write_group(group: Expr, target: Var, index: list[Expr], first: Expr) -> None:
+    def each_vector(group: Expr, store: Callable[[Expr, int], None]) -> None:
         scale = T.bind(splat(widen_half(level, s[block, group, lane], 1), 4))
         for j in range(4):
             for shift, offset in ((0, 0), (4, GROUP_SIZE // 2)):
-                at = [*index, span(first + (offset + 4 * j), 4)]
-                T.buffer_store(target, columns(group, j, shift) * scale, at)
+                store(columns(group, j, shift) * scale, offset + 4 * j)
 
     with T.serial(T.int64(hidden // GROUP_SIZE)) as group:
-        write_group(group, y, [row], group * GROUP_SIZE)
+
+        def store(value: Expr, offset: int) -> None:
+            at = span(group * GROUP_SIZE + offset, 4)
+            T.buffer_store(y, finish(value, row, at, 4), [row, at])
+
+        each_vector(group, store)
     if rest := hidden % GROUP_SIZE:
         scratch = T.alloc_buffer((GROUP_SIZE,), "float32", scope="global")
-        write_group(T.int64(hidden // GROUP_SIZE), scratch, [], T.int64(0))
+        each_vector(
+            T.int64(hidden // GROUP_SIZE),
+            lambda value, offset: T.buffer_store(scratch, value, [span(offset, 4)]),
+        )
         with T.serial(rest) as i:
-            T.buffer_store(y, scratch[i], [row, hidden - rest + i])
+            column = hidden - rest + i
+            T.buffer_store(y, finish(scratch[i], row, column, 1), [row, column])
 
 
 def _place(token: Expr) -> tuple[Expr, Expr]:

@@ -11,7 +11,14 @@ from tvm.tirx import PrimFunc
 
 from mlc_llm.compiler.abi import round_up
 from mlc_llm.kernels.cpu.level import TRAITS, Level
-from mlc_llm.kernels.cpu.matmul import Epilogue, Sums, for_each_tile, new_sums, output_args
+from mlc_llm.kernels.cpu.matmul import (
+    Epilogue,
+    Sums,
+    for_each_tile,
+    is_gated,
+    new_sums,
+    output_args,
+)
 from mlc_llm.kernels.cpu.vector import (
     arg,
     fma,
@@ -38,10 +45,12 @@ def linear_float(
     cols: int,
     num_rows: int,
     epilogue: Epilogue,
+    bias: bool = False,
+    softcap: float | None = None,
 ) -> PrimFunc:
-    """(x f32[n, cols], w [num_blocks, Kp, 16][, residual f32[n, N]], y f32[n, N]).
+    """(x f32[n, cols], w [num_blocks, Kp, 16][, bias f32[N]][, residual f32[n, N]], y f32[n, N]).
 
-    Kp is `cols` rounded up to 32. N is `num_rows`, or num_blocks * 8 for "silu_mul".
+    Kp is `cols` rounded up to 32. N is `num_rows`, or num_blocks * 8 for gated epilogues.
     """
     lanes = TRAITS[level].lanes
 
@@ -50,7 +59,7 @@ def linear_float(
         x = arg("x", (n, cols), "float32")
         dtype = "float32" if weights == "f32" else "float16"
         w = arg("w", (num_blocks, round_up(cols, GROUP_SIZE), ROW_BLOCK), dtype)
-        out = output_args(level, epilogue, num_blocks, num_rows, n)
+        out = output_args(level, epilogue, num_blocks, num_rows, n, bias, softcap)
 
         def load(block: Expr, k: Expr, part: int) -> Expr:
             value = w[block, k, span(part * lanes, lanes)]
@@ -88,7 +97,7 @@ def linear_float(
             the registers; gate and up come in pairs."""
             if lanes == ROW_BLOCK:
                 return 4 if rows <= 4 else 2
-            return 2 if epilogue == "silu_mul" else 1
+            return 2 if is_gated(epilogue) else 1
 
         for_each_tile(level, n, num_blocks, num_blocks * ROW_BLOCK * cols, blocks_of, tile)
 

@@ -13,7 +13,13 @@ from tvm.tirx import PrimFunc
 from mlc_llm.compiler.abi import TILE_ROWS
 from mlc_llm.kernels.cpu.dot import dot_group
 from mlc_llm.kernels.cpu.level import TRAITS, Level
-from mlc_llm.kernels.cpu.matmul import Epilogue, for_each_tile, new_sums, output_args
+from mlc_llm.kernels.cpu.matmul import (
+    Epilogue,
+    for_each_tile,
+    is_gated,
+    new_sums,
+    output_args,
+)
 from mlc_llm.kernels.cpu.vector import (
     arg,
     fma,
@@ -34,13 +40,19 @@ PREFETCH_GROUPS = 32
 
 
 def linear_q4(
-    level: Level, num_blocks: int, cols: int, num_rows: int, epilogue: Epilogue
+    level: Level,
+    num_blocks: int,
+    cols: int,
+    num_rows: int,
+    epilogue: Epilogue,
+    bias: bool = False,
+    softcap: float | None = None,
 ) -> PrimFunc:
     """(xq int32[t, G, 8, 8], xs f32[t, G, 8], xc int32[t, G, 8], w int32[num_blocks, G, 4, 16],
-    s f16[num_blocks, G, 16][, residual f32[n, N]], y f32[n, N]).
+    s f16[num_blocks, G, 16][, bias f32[N]][, residual f32[n, N]], y f32[n, N]).
 
     G is cols / 32 rounded up, t is n / 8 rounded up; xq, xs, xc come from `quantize`. N is
-    `num_rows`, or num_blocks * 8 for "silu_mul". Rows of xq past n are never read.
+    `num_rows`, or num_blocks * 8 for gated epilogues. Rows of xq past n are never read.
     """
     lanes = TRAITS[level].lanes
     groups = -(-cols // GROUP_SIZE)
@@ -53,7 +65,7 @@ def linear_q4(
         xc = arg("xc", (tiles, groups, TILE_ROWS), "int32")
         w = arg("w", (num_blocks, groups, 4, ROW_BLOCK), "int32")
         s = arg("s", (num_blocks, groups, ROW_BLOCK), "float16")
-        out = output_args(level, epilogue, num_blocks, num_rows, n)
+        out = output_args(level, epilogue, num_blocks, num_rows, n, bias, softcap)
 
         def tile(row: Expr, block: Expr, rows: int, blocks: int) -> None:
             sums = new_sums(level, blocks, rows)
@@ -82,7 +94,7 @@ def linear_q4(
             out.write(row, block, sums)
 
         def blocks_of(rows: int) -> int:
-            return 2 if epilogue == "silu_mul" else 1
+            return 2 if is_gated(epilogue) else 1
 
         work = num_blocks * ROW_BLOCK * groups * GROUP_SIZE
         for_each_tile(level, n, num_blocks, work, blocks_of, tile)

@@ -18,10 +18,27 @@ from tvm.ir import Expr
 from tvm.tirx import Var
 
 from mlc_llm.kernels.cpu.level import TRAITS, Level
-from mlc_llm.kernels.cpu.vector import arg, get, put, registers, silu, span
+from mlc_llm.kernels.cpu.vector import (
+    arg,
+    const,
+    gelu,
+    gelu_tanh,
+    get,
+    put,
+    registers,
+    silu,
+    span,
+    tanh,
+)
 from mlc_llm.models.parameters import ROW_BLOCK
 
-Epilogue = Literal["store", "add", "silu_mul"]
+Epilogue = Literal[
+    "store", "add", "silu", "gelu", "gelu_tanh", "silu_mul", "gelu_mul", "gelu_tanh_mul"
+]
+"""What becomes of a sum: nothing, an addition to the residual, an activation of it, or (gate_up) the
+activation of the gate's sum times the other's."""
+
+ACTIVATIONS = {"silu": silu, "gelu": gelu, "gelu_tanh": gelu_tanh}
 
 PANEL_BLOCKS = 4
 """A multiple of every number of blocks that a tile takes at once."""
@@ -33,6 +50,11 @@ Sums = list[list[list[Var]]]
 """Vector variables [block][token row][part of the block]."""
 
 
+def is_gated(epilogue: Epilogue) -> bool:
+    """Whether blocks come in pairs of gate and up."""
+    return epilogue.endswith("_mul")
+
+
 class Output(NamedTuple):
     """Where the sums of a product go, and how."""
 
@@ -42,13 +64,15 @@ class Output(NamedTuple):
     num_rows: int
     y: Var
     residual: Var | None
+    bias: Var | None
+    softcap: float | None
 
     def write(self, row: Expr, block: Expr, sums: Sums) -> None:
         """Finish the rows of a tile: row, row + 1, ... of blocks block, block + 1, ..."""
-        step = 2 if self.epilogue == "silu_mul" else 1
-        for b in range(0, len(sums), step):
+        gated = is_gated(self.epilogue)
+        for b in range(0, len(sums), 2 if gated else 1):
             for i in range(len(sums[b])):
-                if self.epilogue == "silu_mul":
+                if gated:
                     self._gate(row + i, T.floordiv(block + b, 2), sums[b][i], sums[b + 1][i])
                 else:
                     self._block(row + i, block + b, sums[b][i])
@@ -56,8 +80,18 @@ class Output(NamedTuple):
     def _gate(self, row: Expr, block: Expr, gate: list[Var], up: list[Var]) -> None:
         lanes = TRAITS[self.level].lanes
         for p in range(len(gate)):
-            value = silu(self.level, get(gate[p], lanes), lanes) * get(up[p], lanes)
+            value = self._activated(get(gate[p], lanes)) * get(up[p], lanes)
             T.buffer_store(self.y, value, [row, span(block * ROW_BLOCK + p * lanes, lanes)])
+
+    def _activated(self, value: Expr) -> Expr:
+        """The activation, or the cap, of a vector."""
+        lanes = TRAITS[self.level].lanes
+        if act := ACTIVATIONS.get(self.epilogue.removesuffix("_mul")):
+            return act(self.level, T.bind(value), lanes)
+        if self.softcap is not None:
+            inner = T.bind(value * const(1 / self.softcap, lanes))
+            return tanh(self.level, inner, lanes) * const(self.softcap, lanes)
+        return value
 
     def _block(self, row: Expr, block: Expr, sums: list[Var]) -> None:
         if self.num_rows % ROW_BLOCK == 0:
@@ -74,6 +108,9 @@ class Output(NamedTuple):
         for p, part in enumerate(sums):
             columns = span(block * ROW_BLOCK + p * lanes, lanes)
             value = get(part, lanes)
+            if self.bias is not None:
+                value = value + self.bias[columns]
+            value = self._activated(value)
             if self.residual is not None:
                 value = self.residual[row, columns] + value
             T.buffer_store(self.y, value, [row, columns])
@@ -82,9 +119,15 @@ class Output(NamedTuple):
         """The rows of a block that exist, through memory: `sums` itself must stay in registers."""
         lanes = TRAITS[self.level].lanes
         scratch = T.alloc_buffer((ROW_BLOCK,), "float32", scope="global")
-        for p, part in enumerate(sums):
-            T.buffer_store(scratch, get(part, lanes), [span(p * lanes, lanes)])
         first = self.num_rows // ROW_BLOCK * ROW_BLOCK
+        parts = [span(p * lanes, lanes) for p in range(len(sums))]
+        for part, place in zip(sums, parts, strict=True):
+            T.buffer_store(scratch, get(part, lanes), [place])
+        if self.bias is not None:
+            with T.serial(self.num_rows % ROW_BLOCK) as r:
+                T.buffer_store(scratch, scratch[r] + self.bias[first + r], [r])
+        for place in parts:
+            T.buffer_store(scratch, self._activated(scratch[place]), [place])
         with T.serial(self.num_rows % ROW_BLOCK) as r:
             value = scratch[r]
             if self.residual is not None:
@@ -92,11 +135,23 @@ class Output(NamedTuple):
             T.buffer_store(self.y, value, [row, first + r])
 
 
-def output_args(level: Level, epilogue: Epilogue, num_blocks: int, num_rows: int, n: Var) -> Output:
-    """Append the residual, when the epilogue has one, and the output to the parameters."""
-    width = num_blocks * ROW_BLOCK // 2 if epilogue == "silu_mul" else num_rows
+def output_args(
+    level: Level,
+    epilogue: Epilogue,
+    num_blocks: int,
+    num_rows: int,
+    n: Var,
+    bias: bool = False,
+    softcap: float | None = None,
+) -> Output:
+    """Append the bias f32[num_rows] and the residual, where there are such, and the output."""
+    if is_gated(epilogue) and bias:
+        raise ValueError("a gate_up product has no bias")
+    width = num_blocks * ROW_BLOCK // 2 if is_gated(epilogue) else num_rows
+    added = arg("bias", (num_rows,), "float32") if bias else None
     residual = arg("residual", (n, width), "float32") if epilogue == "add" else None
-    return Output(level, epilogue, num_blocks, num_rows, arg("y", (n, width), "float32"), residual)
+    y = arg("y", (n, width), "float32")
+    return Output(level, epilogue, num_blocks, num_rows, y, residual, added, softcap)
 
 
 def new_sums(level: Level, blocks: int, rows: int) -> Sums:

@@ -1,4 +1,4 @@
-"""RMS normalisation, alone and fused with the quantization of its result."""
+"""RMS normalisation: alone, fused with the quantization of its result, or added to a residual."""
 
 from __future__ import annotations
 
@@ -72,6 +72,35 @@ def rms_norm_quantize(level: Level, hidden: int, eps: float) -> PrimFunc:
     return prim_func(emit)
 
 
+def rms_norm_add(level: Level, hidden: int, eps: float) -> PrimFunc:
+    """(x f32[n, hidden], weight f32[hidden], residual f32[n, hidden], y f32[n, hidden]).
+
+    y = residual + norm(x).
+    """
+
+    def emit() -> None:
+        n = symbol("n")
+        x = arg("x", (n, hidden), "float32")
+        weight = arg("weight", (hidden,), "float32")
+        residual = arg("residual", (n, hidden), "float32")
+        y = arg("y", (n, hidden), "float32")
+
+        def row(r: Expr) -> None:
+            factor = T.bind(inverse_rms(level, x, r, 0, hidden, eps))
+            with T.serial(T.int64(hidden // 16)) as i:
+                columns = span(i * 16, 16)
+                value = x[r, columns] * splat(factor, 16) * weight[columns]
+                T.buffer_store(y, residual[r, columns] + value, [r, columns])
+            with T.serial(T.int64(hidden % 16)) as i:
+                column = hidden // 16 * 16 + i
+                value = x[r, column] * factor * weight[column]
+                T.buffer_store(y, residual[r, column] + value, [r, column])
+
+        for_each_row(n, row)
+
+    return prim_func(emit)
+
+
 def _normalise(
     level: Level,
     x: Var,
@@ -82,7 +111,7 @@ def _normalise(
     emit: Callable[[Expr, Expr, Expr], None],
 ) -> None:
     """Run `emit(group, low, high)` over x / rms(x) * weight of one row."""
-    factor = T.bind(_inverse_rms(level, x, row, hidden, eps))
+    factor = T.bind(inverse_rms(level, x, row, 0, hidden, eps))
     for_each_group(
         hidden,
         lambda first: x[row, span(first, 16)] * splat(factor, 16) * weight[span(first, 16)],
@@ -91,8 +120,8 @@ def _normalise(
     )
 
 
-def _inverse_rms(level: Level, x: Var, row: Expr, hidden: int, eps: float) -> Expr:
-    """1 / sqrt(mean(x^2) + eps), from two vectors of partial sums."""
+def inverse_rms(level: Level, x: Var, row: Expr, first: Expr | int, count: int, eps: float) -> Expr:
+    """1 / sqrt(mean(x^2) + eps) of `count` columns of a row, from two vectors of partial sums."""
     partial = [registers(16), registers(16)]
     for sums in partial:
         put(sums, const(0.0, 16), 16)
@@ -102,11 +131,13 @@ def _inverse_rms(level: Level, x: Var, row: Expr, hidden: int, eps: float) -> Ex
             value = T.bind(half)
             put(sums, fma(level, value, value, get(sums, 16), 16), 16)
 
-    for_each_group(hidden, lambda c: x[row, span(c, 16)], lambda c: x[row, c], add_squares)
+    for_each_group(
+        count, lambda c: x[row, span(first + c, 16)], lambda c: x[row, first + c], add_squares
+    )
     total = intrinsic(
         "float32",
         "llvm.vector.reduce.fadd",
         T.float32(0),
         get(partial[0], 16) + get(partial[1], 16),
     )
-    return T.float32(1) / T.sqrt(total * T.float32(1.0 / hidden) + T.float32(eps))
+    return T.float32(1) / T.sqrt(total * T.float32(1.0 / count) + T.float32(eps))

@@ -1,12 +1,14 @@
 """Rotate queries and keys, and write K and V of the new tokens into their pages.
 
 Runs before `attention` of the same layer, which reads the pages. Rotary embedding of Su et al. (2021)
-with the two halves of a head rotated against each other (NeoX style).
+with the two halves of what is rotated against each other (NeoX style). Queries and keys may be
+normalised first.
 """
 
 from __future__ import annotations
 
 from math import gcd
+from typing import Literal, NamedTuple
 
 import tvm.script.ir_builder.tirx as T
 from tvm.ir import Expr
@@ -14,6 +16,7 @@ from tvm.tirx import PrimFunc, Var
 
 from mlc_llm.compiler.abi import PAGE_SIZE, round_up
 from mlc_llm.kernels.cpu.level import TRAITS, Level
+from mlc_llm.kernels.cpu.norm import inverse_rms
 from mlc_llm.kernels.cpu.vector import (
     arg,
     const,
@@ -27,53 +30,124 @@ from mlc_llm.kernels.cpu.vector import (
 LOG2_E = 1.4426950408889634
 
 
-def rope_append(level: Level, heads: int, kv_heads: int, head_dim: int, kv_dtype: str) -> PrimFunc:
-    """(qkv f32[n, (Hq + 2 Hkv) * D], rope f32[c, D], positions int32[n], slots int32[n], pool,
-    layer int64, q f32[n, Hq, Dp]).
+class Rotation(NamedTuple):
+    """What differs from a plain Llama."""
+
+    rope_dim: int | None = None
+    """Leading columns of a head that turn; None is all."""
+    width: int | None = None
+    """Columns of the rotary table; None is rope_dim."""
+    first: int = 0
+    """Where in a row of the table this layer's cosines start."""
+    scale: float | None = None
+    """What scores are multiplied by; None is 1 / sqrt(head_dim)."""
+    qk_norm: Literal["head", "row"] | None = None
+    """RMS norms of each head, or of all heads together, before the rotation."""
+    eps: float = 0.0
+
+
+class Source(NamedTuple):
+    """Where the heads of queries, or of keys, are read from."""
+
+    first_head: int
+    num_heads: int
+    weight: Var | None
+
+
+def rope_append(
+    level: Level,
+    heads: int,
+    kv_heads: int,
+    head_dim: int,
+    kv_dtype: str,
+    rotation: Rotation = Rotation(),
+) -> PrimFunc:
+    """(qkv f32[n, (Hq + 2 Hkv) * D], rope f32[c, W], positions int32[n], slots int32[n]
+    [, q_norm f32[N], k_norm f32[N]], pool, layer int64, q f32[n, Hq, Dp]).
 
     q is rotated, scaled by log2(e) / sqrt(D) for `attention`, and padded with zeros from D to Dp;
-    so are K and V in the pool (layout in `compiler.abi`).
+    so are K and V in the pool (layout in `compiler.abi`). Norms have D weights, or as many as their
+    heads have columns.
     """
     padded = round_up(head_dim, 16)
-    half = head_dim // 2
+    rope_dim = rotation.rope_dim or head_dim
+    half = rope_dim // 2
     lanes = gcd(half, TRAITS[level].lanes)
-    scale = LOG2_E / head_dim**0.5
+    scale = LOG2_E * (head_dim**-0.5 if rotation.scale is None else rotation.scale)
+    by_row = rotation.qk_norm == "row"
 
     def emit() -> None:
         n = symbol("n")
         qkv = arg("qkv", (n, (heads + 2 * kv_heads) * head_dim), "float32")
-        rope = arg("rope", (symbol("reach"), head_dim), "float32")
+        rope = arg("rope", (symbol("reach"), rotation.width or rope_dim), "float32")
         positions = arg("positions", (n,), "int32")
         slots = arg("slots", (n,), "int32")
+        weights: list[Var | None] = [None, None]
+        if rotation.qk_norm is not None:
+            sizes = (heads * head_dim, kv_heads * head_dim) if by_row else (head_dim, head_dim)
+            weights = [
+                arg(name, (size,), "float32")
+                for name, size in zip(("q_norm", "k_norm"), sizes, strict=True)
+            ]
+        queries, keys = Source(0, heads, weights[0]), Source(heads, kv_heads, weights[1])
         pool_shape = (symbol("layers"), symbol("pages"), 2, kv_heads, PAGE_SIZE * padded)
         pool = arg("pool", pool_shape, kv_dtype)
         layer = T.arg("layer", T.int64())
         q = arg("q", (n, heads, padded), "float32")
 
-        def rotated(row: Expr, head: Expr, d: Expr, width: int) -> tuple[Expr, Expr]:
-            """`width` values from d on of both halves of a head."""
+        def factor_of(source: Source, row: Expr, head: Expr | int) -> Expr | None:
+            """What the norm multiplies a head by, or all heads of a row."""
+            if source.weight is None:
+                return None
+            first = (source.first_head + head) * head_dim
+            count = source.num_heads * head_dim if by_row else head_dim
+            return T.bind(inverse_rms(level, qkv, row, first, count, rotation.eps))
+
+        def load(
+            source: Source, factor: Expr | None, row: Expr, head: Expr, d: Expr, width: int
+        ) -> Expr:
+            """`width` values of a head from column d on, normalised."""
+            x = _lanes(qkv, [row], (head + source.first_head) * head_dim + d, width)
+            if source.weight is None:
+                return x
+            weight = _lanes(source.weight, [], (head * head_dim + d) if by_row else d, width)
+            return T.bind(x * (factor if width == 1 else T.broadcast(factor, width)) * weight)
+
+        def rotated(
+            source: Source, factor: Expr | None, row: Expr, head: Expr, d: Expr, width: int
+        ) -> tuple[Expr, Expr]:
+            """`width` values from d on of both halves of what is rotated."""
             position = T.Cast("int64", positions[row])
-            cos = _lanes(rope, [position], d, width)
-            sin = _lanes(rope, [position], d + half, width)
-            x = _lanes(qkv, [row], head * head_dim + d, width)
-            y = _lanes(qkv, [row], head * head_dim + d + half, width)
+            cos = _lanes(rope, [position], d + rotation.first, width)
+            sin = _lanes(rope, [position], d + (half + rotation.first), width)
+            x = load(source, factor, row, head, d, width)
+            y = load(source, factor, row, head, d + half, width)
             minus = T.bind(_zero(width) - y)
             first = fma(level, x, cos, T.bind(minus * sin), width)
             return first, fma(level, y, cos, T.bind(x * sin), width)
 
-        def query(row: Expr, head: Expr) -> None:
+        def query(row: Expr, head: Expr, factor: Expr | None) -> None:
             with T.serial(T.int64(half // lanes)) as v:
-                for i, value in enumerate(rotated(row, head, v * lanes, lanes)):
+                for i, value in enumerate(rotated(queries, factor, row, head, v * lanes, lanes)):
                     place = [row, head, span(v * lanes + i * half, lanes)]
                     T.buffer_store(q, value * const(scale, lanes), place)
+            with T.serial(T.int64(head_dim - rope_dim)) as i:
+                d = T.bind(i + rope_dim)
+                value = load(queries, factor, row, head, d, 1) * T.float32(scale)
+                T.buffer_store(q, value, [row, head, d])
             with T.serial(T.int64(padded - head_dim)) as d:
                 T.buffer_store(q, T.float32(0), [row, head, d + head_dim])
 
-        def key(row: Expr, head: Expr, page: Expr, slot: Expr) -> None:
+        def key(row: Expr, head: Expr, factor: Expr | None, page: Expr, slot: Expr) -> None:
             with T.serial(T.int64(half)) as d:
-                for i, value in enumerate(rotated(row, head + heads, d, 1)):
+                for i, value in enumerate(rotated(keys, factor, row, head, d, 1)):
                     place = (d + i * half) * PAGE_SIZE + slot
                     T.buffer_store(pool, T.Cast(kv_dtype, value), [layer, page, 0, head, place])
+            with T.serial(T.int64(head_dim - rope_dim)) as i:
+                d = T.bind(i + rope_dim)
+                value = load(keys, factor, row, head, d, 1)
+                place = [layer, page, 0, head, d * PAGE_SIZE + slot]
+                T.buffer_store(pool, T.Cast(kv_dtype, value), place)
             _zeros(pool, [layer, page, 0, head], head_dim * PAGE_SIZE + slot, PAGE_SIZE)
 
         def value(row: Expr, head: Expr, page: Expr, slot: Expr) -> None:
@@ -91,10 +165,12 @@ def rope_append(level: Level, heads: int, kv_heads: int, head_dim: int, kv_dtype
         def append(row: Expr) -> None:
             page = T.bind(T.floordiv(T.Cast("int64", slots[row]), PAGE_SIZE))
             slot = T.bind(T.floormod(T.Cast("int64", slots[row]), PAGE_SIZE))
+            of_queries = factor_of(queries, row, 0) if by_row else None
+            of_keys = factor_of(keys, row, 0) if by_row else None
             with T.serial(T.int64(heads)) as head:
-                query(row, head)
+                query(row, head, of_queries if by_row else factor_of(queries, row, head))
             with T.serial(T.int64(kv_heads)) as head:
-                key(row, head, page, slot)
+                key(row, head, of_keys if by_row else factor_of(keys, row, head), page, slot)
                 value(row, head, page, slot)
 
         for_each_row(n, append)

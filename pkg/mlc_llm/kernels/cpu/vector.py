@@ -146,6 +146,40 @@ def silu(level: Level, x: Expr, lanes: int) -> Expr:
     return x / (const(1.0, lanes) + exp(level, const(0.0, lanes) - x, lanes))
 
 
+_SQRT_HALF = 0.7071067811865476
+_ERFC = (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)
+
+
+def gelu(level: Level, x: Expr, lanes: int) -> Expr:
+    """x times the normal distribution's cumulative value, to 2e-7 |x|.
+
+    max(x, 0) - |x| erfc(|x| / sqrt 2) / 2, with Abramowitz and Stegun's 7.1.26 for erfc.
+    """
+    one = const(1.0, lanes)
+    size = T.bind(T.max(x, const(0.0, lanes) - x))
+    z = T.bind(size * const(_SQRT_HALF, lanes))
+    t = T.bind(one / fma(level, z, const(0.3275911, lanes), one, lanes))
+    series = const(_ERFC[0], lanes)
+    for coefficient in _ERFC[1:]:
+        series = T.bind(fma(level, series, t, const(coefficient, lanes), lanes))
+    tail = T.bind(series * t * exp(level, const(0.0, lanes) - z * z, lanes))
+    return T.max(x, const(0.0, lanes)) - size * const(0.5, lanes) * tail
+
+
+def gelu_tanh(level: Level, x: Expr, lanes: int) -> Expr:
+    """x / 2 (1 + tanh u) with u = sqrt(2 / pi) (x + 0.044715 x^3), as x / (1 + e^-2u)."""
+    x = T.bind(x)
+    cubic = fma(level, x * x, const(0.044715, lanes), const(1.0, lanes), lanes)
+    twice = T.bind(x * const(-1.5957691216057308, lanes) * cubic)
+    return x / (const(1.0, lanes) + exp(level, twice, lanes))
+
+
+def tanh(level: Level, x: Expr, lanes: int) -> Expr:
+    """1 - 2 / (1 + e^2x), to 1e-7."""
+    one = const(1.0, lanes)
+    return one - const(2.0, lanes) / (one + exp(level, x * const(2.0, lanes), lanes))
+
+
 def for_each_row(rows: Expr, emit: Callable[[Expr], None]) -> None:
     """Run `emit(row)` for all rows, in parallel when there are enough of them."""
     with T.If(rows < T.int64(MIN_PARALLEL_ROWS)):

@@ -188,15 +188,20 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "odd head": ({"head_dim": 15}, "head_dim"),
     "query width": ({"head_dim": 4}, "times head_dim must be a multiple of 32"),
     "no whole head": ({"head_dim": ..., "num_attention_heads": 6}, "num_attention_heads"),
-    "attention bias": ({"attention_bias": True}, "attention_bias"),
-    "mlp bias": ({"mlp_bias": True}, "mlp_bias"),
-    "activation": ({"hidden_act": "gelu"}, "gelu"),
-    "rope": ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "'yarn' is not supported"),
-    "old rope": ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "'linear'"),
+    "mlp bias": ({"mlp_bias": True}, "mlp_bias true is not supported; only false is"),
+    "activation": ({"hidden_act": "relu2"}, "'relu2' is not supported; use silu"),
+    "rope": ({"rope_scaling": {"rope_type": "ntk"}}, "'ntk' is not supported; use one of llama3"),
+    "old rope": ({"rope_scaling": {"type": "linear"}}, "linear rope scaling needs factor"),
+    "long rope": (
+        {"rope_scaling": {"type": "longrope", "short_factor": [1.0],
+                          "original_max_position_embeddings": 64}},
+        "short_factor must have 8 numbers",
+    ),
+    "partial rope": ({"partial_rotary_factor": 0.2}, "gives 3 columns, not an even number"),
     "half a rope": ({"rope_scaling": {"rope_type": "llama3", "factor": 2.0}}, "low_freq_factor"),
     "tied": ({"tie_word_embeddings": "yes"}, "tie_word_embeddings"),
     "end token": ({"eos_token_id": "</s>"}, "eos_token_id"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", REFUSED)

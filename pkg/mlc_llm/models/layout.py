@@ -1,0 +1,58 @@
+"""What the files of a family call the weights, and how their values lie there. Names only.
+
+Our own names are those of `models.parameters`. A layout maps the module of a name (what is between
+`model.layers.3.` and `.weight`, or all of it outside the layers) to what the file calls it; modules
+that it leaves out have our name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+from mlc_llm.models.parameters import ParameterSpec
+
+_LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)")
+
+STACKED: Mapping[str, tuple[str, ...]] = {
+    "self_attn.qkv_proj": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj"),
+}
+"""What most families store apart."""
+
+
+class Layout(Struct, frozen=True, kw_only=True):
+    """One way to store a family's weights."""
+
+    modules: Mapping[str, str | tuple[str, ...]] = {}
+    """By our module; several names are stacked in that order."""
+    layers: str = "model.layers"
+    prefixes: tuple[str, ...] = ("",)
+    """What may stand before every name; the first whose embedding table exists is taken."""
+    norm_offset: float = 0.0
+    """What is added to the weights of norms."""
+    transposed: bool = False
+    """Matrices in the layers lie with the input axis first."""
+    interleaved_heads: bool = False
+    """`qkv_proj` lies as q, k, v of the first head, then of the second, ..."""
+    ignored: str | None = None
+    """Pattern of whole names that hold no weight: tables and masks of older programs."""
+
+    def stored_names(self, spec: ParameterSpec) -> tuple[str, ...]:
+        """Names, without a prefix, of the tensors that make a parameter."""
+        module, _, leaf = spec.name.rpartition(".")
+        place = ""
+        if matched := _LAYER.fullmatch(module):
+            place, module = f"{self.layers}.{matched[1]}.", matched[2]
+        named = self.modules.get(module, module)
+        modules = (named,) if isinstance(named, str) else named
+        return tuple(f"{place}{name}.{leaf}" for name in modules)
+
+
+LLAMA = Layout(modules=STACKED)
+"""Hugging Face's Llama and all that follow it."""
+
+MLC = Layout()
+"""MLC's Llama: our own names."""
