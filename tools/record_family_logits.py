@@ -1,7 +1,7 @@
 """Record the logits that transformers computes for a small model of each family.
 
-    python tools/record_family_logits.py            # all families of tests/support/family_configs.py
-    python tools/record_family_logits.py qwen3      # one
+    python tools/record_family_logits.py          # all of tests/support/family_configs.py
+    python tools/record_family_logits.py qwen3    # one
 
 Needs the extra `parity`. Weights are a function of their names (`support.checkpoints.values`), so a
 fixture of a few kilobytes is enough for tests that run without torch.

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mlc_llm.models.architecture import Architecture
+from mlc_llm.models.architecture import Architecture, RopeScaling
 from mlc_llm.models.parameters import parameters
 
 Array = NDArray[np.float64]
@@ -78,6 +78,7 @@ class OracleLlama:
         scaling = self.arch.rope_scaling
         if scaling is None:
             return plain
+        assert isinstance(scaling, RopeScaling)
         found = np.empty_like(plain)
         for i, f in enumerate(plain):
             turns = scaling.original_max_position_embeddings * f / (2 * np.pi)

@@ -25,7 +25,7 @@ from mlc_llm.kernels.cpu.layer_norm import layer_norm, layer_norm_quantize
 from mlc_llm.kernels.cpu.level import Level
 from mlc_llm.kernels.cpu.linear_float import linear_float
 from mlc_llm.kernels.cpu.linear_q4 import linear_q4
-from mlc_llm.kernels.cpu.matmul import Epilogue, is_gated
+from mlc_llm.kernels.cpu.matmul import GATED, Epilogue, is_gated
 from mlc_llm.kernels.cpu.norm import rms_norm, rms_norm_add, rms_norm_quantize
 from mlc_llm.kernels.cpu.quantize import quantize
 from mlc_llm.kernels.cpu.rope import Rotation, rope_append
@@ -175,9 +175,8 @@ class _Builder:
         """What the MLP makes of rows, before its last projection."""
         act = self.arch.activation
         if self.arch.gated:
-            gated: Epilogue = f"{act}_mul"
             return self._quantized(
-                self._linear(read, weights, "mlp.gate_up_proj", gated), self._inner
+                self._linear(read, weights, "mlp.gate_up_proj", GATED[act]), self._inner
             )
         plain = self._linear(read, weights, "mlp.up_proj", act)
         return self._quantized(plain, self.arch.intermediate_size)

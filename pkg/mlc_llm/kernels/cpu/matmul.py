@@ -38,6 +38,13 @@ Epilogue = Literal[
 """What becomes of a sum: nothing, an addition to the residual, an activation of it, or (gate_up) the
 activation of the gate's sum times the other's."""
 
+GATED: dict[str, Epilogue] = {
+    "silu": "silu_mul",
+    "gelu": "gelu_mul",
+    "gelu_tanh": "gelu_tanh_mul",
+}
+"""By activation."""
+
 ACTIVATIONS = {"silu": silu, "gelu": gelu, "gelu_tanh": gelu_tanh}
 
 PANEL_BLOCKS = 4
