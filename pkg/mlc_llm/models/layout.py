@@ -12,8 +12,6 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
-from mlc_llm.models.parameters import ParameterSpec
-
 _LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)")
 
 STACKED: Mapping[str, tuple[str, ...]] = {
@@ -40,15 +38,15 @@ class Layout(Struct, frozen=True, kw_only=True):
     ignored: str | None = None
     """Pattern of whole names that hold no weight: tables and masks of older programs."""
 
-    def stored_names(self, spec: ParameterSpec) -> tuple[str, ...]:
-        """Names, without a prefix, of the tensors that make a parameter."""
-        module, _, leaf = spec.name.rpartition(".")
+    def stored_names(self, name: str) -> tuple[str, ...]:
+        """Names, without a prefix, of the tensors that make the parameter of this name."""
+        module, _, leaf = name.rpartition(".")
         place = ""
         if matched := _LAYER.fullmatch(module):
             place, module = f"{self.layers}.{matched[1]}.", matched[2]
         named = self.modules.get(module, module)
         modules = (named,) if isinstance(named, str) else named
-        return tuple(f"{place}{name}.{leaf}" for name in modules)
+        return tuple(f"{place}{stored}.{leaf}" for stored in modules)
 
 
 LLAMA = Layout(modules=STACKED)

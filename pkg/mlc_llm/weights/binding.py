@@ -64,7 +64,7 @@ def bind(folder: ModelFolder, scheme: Scheme, tensors: Mapping[str, StoredTensor
     finder = _Finder(folder, layout, tensors)
     bindings = []
     for spec in parameters(arch):
-        names = layout.stored_names(spec)
+        names = layout.stored_names(spec.name)
         if quantized and spec.kind != "vector":
             bindings.append(Binding(spec, _words(spec, names, finder)))
         else:
@@ -102,7 +102,7 @@ class _Finder:
 
 def _prefix(arch: Architecture, layout: Layout, tensors: Mapping[str, StoredTensor]) -> str:
     """The prefix of the names in these files; the first of the layout's when none fits."""
-    table = layout.stored_names(parameters(arch)[0])[0].removesuffix("weight")
+    table = layout.stored_names("model.embed_tokens.weight")[0].removesuffix("weight")
     for prefix in layout.prefixes:
         if f"{prefix}{table}weight" in tensors or f"{prefix}{table}q_weight" in tensors:
             return prefix
