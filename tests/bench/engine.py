@@ -128,7 +128,7 @@ async def run(args: argparse.Namespace) -> None:
     started = time.perf_counter()
     client = await EngineClient.start(spec, on_progress=_show)
     startup = time.perf_counter() - started
-    _share_priority(client.ready.pid)
+    share_priority(client.ready.pid)
     bench = Bench(client, folder.architecture.vocab_size)
     first = (await bench.generate(4, 1))[0][0]
     print(
@@ -158,7 +158,7 @@ async def run(args: argparse.Namespace) -> None:
         print(f"int8 peak: {before['int8_gmac_s']:.0f} GMAC/s")
 
 
-def _share_priority(engine_pid: int) -> None:
+def share_priority(engine_pid: int) -> None:
     """Give the engine, which is in a session of its own, this session's scheduling priority."""
     try:
         own = Path("/proc/self/autogroup").read_text().split()[-1]

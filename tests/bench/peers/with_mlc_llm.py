@@ -12,7 +12,7 @@ import psutil
 import uvloop
 from shapes import Rates, Shape, driver_parser, measured, report
 
-from bench.engine import Bench
+from bench.engine import Bench, share_priority
 from mlc_llm.models.folder import open_folder
 from mlc_llm.models.resolve import resolve_model
 from mlc_llm.protocol.spec import EngineSpec
@@ -72,6 +72,7 @@ def main() -> None:
     spec = engine_spec(str(model), scheme.name, args.threads, args.shape)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         client = runner.run(EngineClient.start(spec))
+        share_priority(client.ready.pid)
         try:
             bench = Bench(client, folder.architecture.vocab_size)
             runner.run(measure(bench, Shape(1, 32, 4)))
