@@ -13,8 +13,8 @@ b logit rows, P pages of the pool, c rows of the rotary table.
     tiles      int32[t, 4]     attention work: (first row, rows <= TILE_ROWS, sequence, unused 0);
                                rows of one tile are consecutive positions of one sequence
     last       int32[b]        rows whose logits are wanted
-    rope       float32[c, R]   cos then sin of every position: R = head_dim, R/2 of each
-                               (NeoX halves)
+    rope       float32[c, R]   cos then sin of every position, R/2 of each (NeoX halves);
+                               R is `Architecture.rope_width`
     pool       kv[L, P, 2, Hkv, 16 * D]  the KV pool, written in place. D = head_dim rounded
                                up to 16.
                                K of a page is stored transposed [D][16 tokens], V as [16 tokens][D]
