@@ -53,7 +53,7 @@ RANGES = {
     "min_p": Range(0, 1),
     "frequency_penalty": Range(-2, 2),
     "presence_penalty": Range(-2, 2),
-    "repetition_penalty": Range(0, 100, above=True),
+    "repetition_penalty": Range(0.01, 100),
     "top_k": Range(-1, MAX_INTEGER),
     "n": Range(1, MAX_CHOICES),
     "min_tokens": Range(0, MAX_INTEGER),

@@ -98,7 +98,7 @@ BAD: list[dict[str, Any]] = [
     *({"min_p": value} for value in (-0.1, 1.1)),
     *({"frequency_penalty": value} for value in (-2.1, 2.1, NAN)),
     *({"presence_penalty": value} for value in (-2.1, 2.1)),
-    *({"repetition_penalty": value} for value in (0, -1, INFINITY)),
+    *({"repetition_penalty": value} for value in (0, 1e-300, -1, INFINITY)),
     *({"top_k": value} for value in (-5, 10**30, 10**400)),
     *({"n": value} for value in (0, -1, 129, 10**6)),
     *({"max_tokens": value} for value in (0, -1, 2**70)),
