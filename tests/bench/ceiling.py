@@ -57,7 +57,7 @@ def read_kernel():  # type: ignore[no-untyped-def]
     return read
 
 
-def vnni_kernel():  # type: ignore[no-untyped-def]
+def vnni_kernel(rounds: int = VNNI_ROUNDS):  # type: ignore[no-untyped-def]
     """Independent vpdpbusd on registers: the int8 peak."""
 
     @T.prim_func
@@ -67,7 +67,7 @@ def vnni_kernel():  # type: ignore[no-untyped-def]
             acc = T.alloc_buffer((192,), "int32", scope="global")
             for u in T.unroll(12):
                 acc[T.ramp(u * 16, 1, 16)] = T.broadcast(task, 16)
-            for _i in T.serial(VNNI_ROUNDS):
+            for _i in T.serial(rounds):
                 for u in T.unroll(12):
                     acc[T.ramp(u * 16, 1, 16)] = T.call_llvm_pure_intrin(
                         "int32x16",

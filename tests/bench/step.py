@@ -1,8 +1,8 @@
 """Where the time of one step goes: whole steps, and each kernel in them, against the hardware.
 
 Runs the compiled `step` on random weights of a model's shapes in this process, without an engine.
-The read ceiling is measured between the steps, so a machine whose bandwidth drifts still gives
-shares that can be compared. `between` is what the whole step takes beyond its kernels.
+The read ceiling and the int8 peak are measured between the steps, so a machine whose bandwidth
+drifts still gives shares that can be compared. `between` is what a step takes beyond its kernels.
 
     PYTHONPATH=pkg:workers:api python tests/bench/step.py MODEL [--regimes decode:128 ...]
 
@@ -25,13 +25,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tvm
-from ceiling import CHUNK, READ_BYTES, read_kernel
+from ceiling import CHUNK, READ_BYTES, THREADS, read_kernel, vnni_kernel
 from numpy.typing import NDArray
 
 from mlc_llm.compiler.abi import PAGE_SIZE
 from mlc_llm.compiler.artifact import LibrarySpec
 from mlc_llm.compiler.jit import ensure_library
-from mlc_llm.kernels.cpu.level import detect
+from mlc_llm.kernels.cpu.level import Level, detect
 from mlc_llm.kernels.cpu.target import target
 from mlc_llm.models.architecture import Architecture
 from mlc_llm.models.folder import open_folder
@@ -47,7 +47,13 @@ from mlc_workers.scheduler.plan import Plan, Span
 DEFAULT = ["decode:128", "decode:2048", "decode:128:4", "decode:128:8", "decode:128:16"]
 DEFAULT += ["prefill:128", "prefill:512"]
 CONTEXT, ROWS = 2080, 16
-_LINEAR = re.compile(r"linear_\w+?_(\d+)_(\d+)$")
+PEAK_ROUNDS = 1 << 17
+"""A few milliseconds of byte products."""
+
+HEAD_ROWS = 31999
+"""A matrix with more rows than this is the vocabulary: it sees only the rows that are sampled."""
+
+_LINEAR = re.compile(r"linear_[a-z_]+_(\d+)_(\d+)$")
 
 
 class Regime(NamedTuple):
@@ -111,6 +117,29 @@ def random_tensor(shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
     return out
 
 
+class Ceilings(NamedTuple):
+    """What the hardware did between the steps: medians of bytes and multiply-adds a second."""
+
+    read: float
+    int8: float | None
+
+
+def int8_peak() -> Callable[[], float] | None:
+    """A call that multiplies bytes in registers and returns multiply-adds per second."""
+    if detect() is not Level.AVX512_VNNI:
+        return None
+    vnni = tvm.compile(vnni_kernel(PEAK_ROUNDS), target=target(detect()))["vnni"]
+    x = tvm.runtime.empty((64,), "int32")
+    y = tvm.runtime.empty((THREADS * 192,), "int32")
+
+    def measure() -> float:
+        started = time.perf_counter()
+        vnni(x, y)
+        return THREADS * PEAK_ROUNDS * 12 * 64 / (time.perf_counter() - started)
+
+    return measure
+
+
 def read_ceiling() -> Callable[[], float]:
     """A call that reads a large array once and returns bytes per second."""
     data = huge_empty((READ_BYTES // 4,), "int32")
@@ -156,14 +185,38 @@ class Watch:
         }
 
 
-def measure(model: Model, wanted: Regime, ceiling: Callable[[], float], seconds: float) -> None:
-    """Time whole steps between readings of the ceiling, then watch a few, and print."""
+class Hardware:
+    """Reads the ceilings whenever it is asked to."""
+
+    def __init__(self) -> None:
+        self._read = read_ceiling()
+        self._peak = int8_peak()
+        self._reads: list[float] = []
+        self._peaks: list[float] = []
+
+    def sample(self) -> None:
+        self._reads.append(self._read())
+        if self._peak is not None:
+            self._peaks.append(self._peak())
+
+    def take(self) -> Ceilings:
+        """The medians since the last call."""
+        found = Ceilings(
+            statistics.median(self._reads),
+            statistics.median(self._peaks) if self._peaks else None,
+        )
+        self._reads, self._peaks = [], []
+        return found
+
+
+def measure(model: Model, wanted: Regime, hardware: Hardware, seconds: float) -> None:
+    """Time whole steps between readings of the ceilings, then watch a few, and print."""
     run = model.step(wanted)
     run()
-    whole, reads = [], []
+    whole = []
     until = time.perf_counter() + seconds
     while time.perf_counter() < until or len(whole) < 5:
-        reads.append(ceiling())
+        hardware.sample()
         for _ in range(4 if wanted.tokens < 64 else 1):
             started = time.perf_counter()
             run()
@@ -171,31 +224,30 @@ def measure(model: Model, wanted: Regime, ceiling: Callable[[], float], seconds:
     watch = Watch()
     model.library.watch(watch)
     for _ in range(9 if wanted.tokens < 64 else 3):
+        hardware.sample()
         watch.next_step()
         run()
     model.library.watch(None)
-    show(wanted, statistics.median(whole), min(whole), statistics.median(reads), watch)
+    show(wanted, whole, hardware.take(), watch)
 
 
-def show(wanted: Regime, whole: float, best: float, read: float, watch: Watch) -> None:
+def show(wanted: Regime, times: list[float], ceilings: Ceilings, watch: Watch) -> None:
     """Print one regime."""
     kernels = watch.medians()
+    whole = statistics.median(times)
+    peak = "" if ceilings.int8 is None else f", int8 peak {ceilings.int8 / 1e9:.0f} GMAC/s"
     print(
         f"{wanted.name}: {wanted.tokens / whole:.1f} tok/s, {whole * 1e3:.2f} ms "
-        f"(best {best * 1e3:.2f}), read ceiling {read / 1e9:.1f} GB/s"
+        f"(best {min(times) * 1e3:.2f}), read ceiling {ceilings.read / 1e9:.1f} GB/s{peak}"
     )
     for name, spent in sorted(kernels.items(), key=lambda item: -item[1]):
-        if spent / whole < 0.003 and not _LINEAR.match(name):
-            continue
-        calls = watch.calls[name]
-        line = f"  {name:34} x{calls:3} {spent * 1e3:8.3f} ms {spent / whole:6.1%}"
-        if found := _LINEAR.match(name):
-            rows, cols = int(found[1]), int(found[2])
-            bytes_read = calls * rows * cols * 4.5 / 8
-            rate = calls * rows * cols * wanted.tokens / spent / 1e9
-            line += f"  {bytes_read / spent / read:5.0%} of read"
-            if wanted.tokens > 1 and "128256" not in name:
-                line += f" {rate:6.0f} GMAC/s"
+        line = f"  {name:34} x{watch.calls[name]:3} {spent * 1e3:8.3f} ms {spent / whole:6.1%}"
+        if shape := _LINEAR.match(name):
+            work = watch.calls[name] * int(shape[1]) * int(shape[2])
+            line += f"  {work * 4.5 / 8 / spent / ceilings.read:5.0%} of read"
+            if ceilings.int8 is not None:
+                rows = wanted.batch if int(shape[1]) > HEAD_ROWS else wanted.tokens
+                line += f" {work * rows / spent / ceilings.int8:5.0%} of int8"
         print(line)
     rest = whole - math.fsum(kernels.values())
     print(f"  {'between':34}      {rest * 1e3:8.3f} ms {rest / whole:6.1%}")
@@ -215,9 +267,9 @@ def main() -> None:
         os.environ["TVM_THREAD_POOL_SPIN_COUNT"] = args.spin
     arch = open_folder(args.model).architecture
     model = Model(arch, scheme_by_name(args.quantization))
-    ceiling = read_ceiling()
+    hardware = Hardware()
     for text in args.regimes:
-        measure(model, regime(text), ceiling, args.seconds)
+        measure(model, regime(text), hardware, args.seconds)
 
 
 if __name__ == "__main__":

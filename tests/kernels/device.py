@@ -50,3 +50,13 @@ class Kernel:
 def filled(*shape: int, dtype: str = "float32") -> Array:
     """An output whose unwritten elements show: NaN, or a strange number."""
     return np.full(shape, np.nan if dtype.startswith("float") else 0x5A5A5A5A, dtype)
+
+
+def quantized_outputs(n: int, width: int) -> list[Array]:
+    """What `quantize` writes to."""
+    tiles, groups = -(-n // 8), -(-width // 32)
+    return [
+        filled(tiles, groups, 8, 8, dtype="int32"),
+        filled(tiles, groups, 8),
+        filled(tiles, groups, 8, dtype="int32"),
+    ]

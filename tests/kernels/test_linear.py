@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kernels.device import LEVELS, Kernel, filled
+from kernels.device import LEVELS, Kernel, filled, quantized_outputs
 from mlc_llm.kernels import reference
 from mlc_llm.kernels.cpu.level import Level, detect
 from mlc_llm.kernels.cpu.linear_float import linear_float
-from mlc_llm.kernels.cpu.linear_q4 import linear_q4
+from mlc_llm.kernels.cpu.linear_q4 import gated_q4, linear_q4
 from mlc_llm.kernels.cpu.matmul import SMALL_PRODUCT
+from mlc_llm.kernels.cpu.quantize import quantize
 
 Array = NDArray[Any]
 Product = Callable[[Array, Array | None], Array]
@@ -107,6 +108,22 @@ def test_silu_mul_gates_alternate_blocks(level: Level, weights: str) -> None:
     expected = twin(weights, w, x, "silu_mul", None)
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-4)
     assert not actual[:, INTERMEDIATE:].any()
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_gated_rows_are_quantized_as_quantize_does_bit_for_bit(level: Level) -> None:
+    w = packed("q4", gate_up())
+    blocks = w[0].shape[0]
+    kernel = Kernel(level, gated_q4(level, blocks, COLS, "silu_mul"))
+    gated = product(level, "q4", gate_up(), "silu_mul")
+    round_off = Kernel(level, quantize(level, blocks * 8))
+    for n in (1, 7, 8, 21):
+        x = matrix(n, COLS, seed=n)
+        outputs = quantized_outputs(n, blocks * 8)
+        apart = round_off(gated(x, None), outputs=outputs)
+        together = kernel.run(*reference.quantize(x), *w, n, *outputs)[-3:]
+        for first, second in zip(apart, together, strict=True):
+            np.testing.assert_array_equal(first, second)  # rows past n: untouched in both
 
 
 def test_a_gate_up_matrix_is_silu_of_gate_times_up() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kernels.device import LEVELS, Kernel, filled
+from kernels.device import LEVELS, Kernel, filled, quantized_outputs
 from mlc_llm.kernels import reference
 from mlc_llm.kernels.cpu.embed import embed, take_rows
 from mlc_llm.kernels.cpu.level import Level
@@ -29,15 +29,6 @@ def normal(*shape: int, seed: int = 0) -> Array:
 
 def padded(width: int) -> int:
     return -(-width // 32) * 32
-
-
-def quantized_outputs(n: int, width: int) -> list[Array]:
-    tiles, groups = -(-n // 8), padded(width) // 32
-    return [
-        filled(tiles, groups, 8, 8, dtype="int32"),
-        filled(tiles, groups, 8),
-        filled(tiles, groups, 8, dtype="int32"),
-    ]
 
 
 def rows_of(outputs: list[Array], n: int) -> list[Array]:

@@ -24,8 +24,8 @@ from mlc_llm.kernels.cpu.embed import embed, take_rows
 from mlc_llm.kernels.cpu.layer_norm import layer_norm, layer_norm_quantize
 from mlc_llm.kernels.cpu.level import Level
 from mlc_llm.kernels.cpu.linear_float import linear_float
-from mlc_llm.kernels.cpu.linear_q4 import linear_q4
-from mlc_llm.kernels.cpu.matmul import GATED, Epilogue, is_gated
+from mlc_llm.kernels.cpu.linear_q4 import gated_q4, linear_q4
+from mlc_llm.kernels.cpu.matmul import GATED, Epilogue
 from mlc_llm.kernels.cpu.norm import rms_norm, rms_norm_add, rms_norm_quantize
 from mlc_llm.kernels.cpu.quantize import quantize
 from mlc_llm.kernels.cpu.rope import Rotation, rope_append
@@ -175,11 +175,21 @@ class _Builder:
         """What the MLP makes of rows, before its last projection."""
         act = self.arch.activation
         if self.arch.gated:
-            return self._quantized(
-                self._linear(read, weights, "mlp.gate_up_proj", GATED[act]), self._inner
-            )
+            return self._gated(read, weights["mlp.gate_up_proj.weight"], GATED[act])
         plain = self._linear(read, weights, "mlp.up_proj", act)
         return self._quantized(plain, self.arch.intermediate_size)
+
+    def _gated(self, read: Rows, weight: Weight, epilogue: Epilogue) -> Rows:
+        """act(gate) * up as a product wants it."""
+        if not self._quantizes:
+            kernel = self._product(weight, epilogue, weight.spec.rows, read.cols)
+            args = [*read.tensors, *weight.tensors]
+            return Rows([self._call(kernel, args, _floats(self.n, self._inner))], self._inner)
+        blocks, rows = weight.spec.num_blocks, weight.spec.rows
+        name = f"linear_{epilogue}_{rows}_{read.cols}"
+        kernel = self._kernel(name, gated_q4, blocks, read.cols, epilogue)
+        args = [*read.tensors, *weight.tensors, self.n]
+        return Rows(self._fields(kernel, args, _quantized(self.n, self._inner)), self._inner)
 
     @property
     def _hidden(self) -> int:
@@ -268,10 +278,10 @@ class _Builder:
     ) -> Expr:
         """The named product of rows, with its bias if it has one."""
         weight, bias = weights[f"{name}.weight"], weights.get(f"{name}.bias")
-        width = self._inner if is_gated(epilogue) else weight.spec.rows
-        kernel = self._product(weight, epilogue, weight.spec.rows, x.cols, bias is not None)
+        rows = weight.spec.rows
+        kernel = self._product(weight, epilogue, rows, x.cols, bias is not None)
         more = [*(bias.tensors if bias else ()), *([] if residual is None else [residual])]
-        return self._call(kernel, [*x.tensors, *weight.tensors, *more], _floats(self.n, width))
+        return self._call(kernel, [*x.tensors, *weight.tensors, *more], _floats(self.n, rows))
 
     def _attention(self, qkv: Expr, inputs: Inputs, layer: int, weights: Weights) -> Expr:
         arch = self.arch

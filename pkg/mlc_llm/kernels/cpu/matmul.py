@@ -18,6 +18,7 @@ from tvm.ir import Expr
 from tvm.tirx import Var
 
 from mlc_llm.kernels.cpu.level import TRAITS, Level
+from mlc_llm.kernels.cpu.quantize import Quantized
 from mlc_llm.kernels.cpu.vector import (
     arg,
     const,
@@ -31,6 +32,7 @@ from mlc_llm.kernels.cpu.vector import (
     tanh,
 )
 from mlc_llm.models.parameters import ROW_BLOCK
+from mlc_llm.quantization.scheme import GROUP_SIZE
 
 Epilogue = Literal[
     "store", "add", "silu", "gelu", "gelu_tanh", "silu_mul", "gelu_mul", "gelu_tanh_mul"
@@ -48,7 +50,8 @@ GATED: dict[str, Epilogue] = {
 ACTIVATIONS = {"silu": silu, "gelu": gelu, "gelu_tanh": gelu_tanh}
 
 PANEL_BLOCKS = 4
-"""A multiple of every number of blocks that a tile takes at once."""
+"""A multiple of every number of blocks that a tile takes at once. A panel of gate and up rows gives
+one group of columns of what they make."""
 
 SMALL_PRODUCT = 1 << 20
 """Multiply-adds below which a product stays on the calling thread."""
@@ -80,20 +83,16 @@ class Output(NamedTuple):
         for b in range(0, len(sums), 2 if gated else 1):
             for i in range(len(sums[b])):
                 if gated:
-                    self._gate(row + i, T.floordiv(block + b, 2), sums[b][i], sums[b + 1][i])
+                    first = T.floordiv(block + b, 2) * ROW_BLOCK
+                    pair = sums[b][i], sums[b + 1][i]
+                    gate(self.level, self.epilogue, *pair, self.y, [row + i], first)
                 else:
                     self._block(row + i, block + b, sums[b][i])
 
-    def _gate(self, row: Expr, block: Expr, gate: list[Var], up: list[Var]) -> None:
-        lanes = TRAITS[self.level].lanes
-        for p in range(len(gate)):
-            value = self._activated(get(gate[p], lanes)) * get(up[p], lanes)
-            T.buffer_store(self.y, value, [row, span(block * ROW_BLOCK + p * lanes, lanes)])
-
-    def _activated(self, value: Expr) -> Expr:
+    def _finished(self, value: Expr) -> Expr:
         """The activation, or the cap, of a vector."""
         lanes = TRAITS[self.level].lanes
-        if act := ACTIVATIONS.get(self.epilogue.removesuffix("_mul")):
+        if act := ACTIVATIONS.get(self.epilogue):
             return act(self.level, T.bind(value), lanes)
         if self.softcap is not None:
             inner = T.bind(value * const(1 / self.softcap, lanes))
@@ -117,7 +116,7 @@ class Output(NamedTuple):
             value = get(part, lanes)
             if self.bias is not None:
                 value = value + self.bias[columns]
-            value = self._activated(value)
+            value = self._finished(value)
             if self.residual is not None:
                 value = self.residual[row, columns] + value
             T.buffer_store(self.y, value, [row, columns])
@@ -134,12 +133,51 @@ class Output(NamedTuple):
             with T.serial(self.num_rows % ROW_BLOCK) as r:
                 T.buffer_store(scratch, scratch[r] + self.bias[first + r], [r])
         for place in parts:
-            T.buffer_store(scratch, self._activated(scratch[place]), [place])
+            T.buffer_store(scratch, self._finished(scratch[place]), [place])
         with T.serial(self.num_rows % ROW_BLOCK) as r:
             value = scratch[r]
             if self.residual is not None:
                 value = self.residual[row, first + r] + value
             T.buffer_store(self.y, value, [row, first + r])
+
+
+class GatedOutput(NamedTuple):
+    """Where gated rows go as the next product wants them: quantized."""
+
+    level: Level
+    epilogue: Epilogue
+    out: Quantized
+
+    def write(self, row: Expr, block: Expr, rows: int, sums_of: Callable[[Expr], Sums]) -> None:
+        """Finish a tile of one panel. `sums_of(block)` computes a block of gate and its block of
+        up; what they make waits in memory for the other half of the group."""
+        values = T.alloc_buffer((rows, GROUP_SIZE), "float32", scope="global")
+        for half in range(PANEL_BLOCKS // 2):
+            gates, ups = sums_of(block + 2 * half)
+            for i in range(rows):
+                first = half * ROW_BLOCK
+                gate(self.level, self.epilogue, gates[i], ups[i], values, [i], first)
+        group = T.bind(T.floordiv(block, PANEL_BLOCKS))
+        for i in range(rows):
+            low, high = values[i, span(0, ROW_BLOCK)], values[i, span(ROW_BLOCK, ROW_BLOCK)]
+            self.out.write(T.bind(row + i), group, low, high)
+
+
+def gate(
+    level: Level,
+    epilogue: Epilogue,
+    gates: list[Var],
+    ups: list[Var],
+    y: Var,
+    place: list[object],
+    first: Expr | int,
+) -> None:
+    """Write what a row and block of gate and of up make from column `first` of y[place] on."""
+    lanes = TRAITS[level].lanes
+    act = ACTIVATIONS[epilogue.removesuffix("_mul")]
+    for p, (gating, gated) in enumerate(zip(gates, ups, strict=True)):
+        value = act(level, T.bind(get(gating, lanes)), lanes) * get(gated, lanes)
+        T.buffer_store(y, value, [*place, span(first + p * lanes, lanes)])
 
 
 def output_args(
