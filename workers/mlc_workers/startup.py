@@ -59,9 +59,18 @@ class ModelTexts:
 
     def __init__(self, table: TokenTable) -> None:
         self._table = table
+        self._complete: TokenTable | None = None
 
     def open(self, generation: GenerationConfig) -> TextStream:
-        return TextStream(self._table, generation.stop_strs, continues=generation.continues)
+        table = self._table
+        if generation.show_special_tokens:
+            table = self._complete = self._complete or table.with_special_tokens()
+        return TextStream(
+            table,
+            generation.stop_strs,
+            continues=generation.continues,
+            keep_stop_str=generation.keep_stop_str,
+        )
 
     def bytes_of(self, token_id: int) -> bytes:
         return self._table.bytes_of(token_id)

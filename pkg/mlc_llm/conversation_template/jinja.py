@@ -7,7 +7,13 @@ from typing import Any
 
 import jinja2
 
-from mlc_llm.conversation_template.prompt import Piece, Turn
+from mlc_llm.conversation_template.prompt import (
+    DEFAULT_OPTIONS,
+    Piece,
+    RenderOptions,
+    Turn,
+    cut_after,
+)
 from mlc_llm.conversation_template.sandbox import OutOfBudget, TemplateRefused, compile_template
 from mlc_llm.errors import BadModel, BadRequest
 
@@ -35,7 +41,9 @@ class JinjaTemplate:
         self._tokens = special_tokens(tokenizer_config)
         self._knows_developer = "developer" in source
 
-    def render(self, turns: Sequence[Turn]) -> list[Piece]:
+    def render(
+        self, turns: Sequence[Turn], options: RenderOptions = DEFAULT_OPTIONS
+    ) -> list[Piece]:
         """The prompt as one text. Raises BadRequest when the template refuses the messages."""
         messages = [_message(turn) for turn in turns]
         if not self._knows_developer:
@@ -45,11 +53,12 @@ class JinjaTemplate:
         try:
             text = self._render(
                 {
+                    **options.variables,
                     **self._tokens,
                     "messages": messages,
                     "tools": None,
                     "documents": None,
-                    "add_generation_prompt": True,
+                    "add_generation_prompt": options.begin_answer and not options.continue_last,
                 }
             )
         except TemplateRefused as error:
@@ -61,6 +70,8 @@ class JinjaTemplate:
         except Exception as error:  # a template may raise anything Python's expressions can
             reason = f"The model's chat template fails on the messages: {error}."
             raise BadRequest(reason, param="messages") from error
+        if options.continue_last:
+            text = cut_after(text, turns[-1].content or "")
         return [text] if text else []
 
 

@@ -8,7 +8,13 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from mlc_llm.conversation_template.prompt import Piece, Turn, merge
+from mlc_llm.conversation_template.prompt import (
+    DEFAULT_OPTIONS,
+    Piece,
+    RenderOptions,
+    Turn,
+    merge,
+)
 from mlc_llm.errors import BadModel, BadRequest
 
 _CLOSE_THINK = "</think>"
@@ -52,7 +58,9 @@ class MlcTemplate:
         self.stop_strs = tuple(text for text in rules.stop_str if text)
         self.stop_token_ids = tuple(rules.stop_token_ids)
 
-    def render(self, turns: Sequence[Turn]) -> list[Piece]:
+    def render(
+        self, turns: Sequence[Turn], options: RenderOptions = DEFAULT_OPTIONS
+    ) -> list[Piece]:
         """The prompt. Raises BadRequest for roles that the template does not have."""
         rules = self._rules
         system, turns = self._split_system(turns)
@@ -61,8 +69,12 @@ class MlcTemplate:
         pieces: list[Piece] = [*(rules.system_prefix_token_ids or ()), system]
         for index, turn in enumerate(turns):
             bare = index == 0 and system != "" and not rules.add_role_after_system_message
-            pieces.append(self._turn(turn, bare))
-        pieces.append(rules.roles["assistant"] + rules.role_empty_sep)
+            text = self._turn(turn, bare)
+            if options.continue_last and index == len(turns) - 1:
+                text = text.removesuffix(rules.seps[-1])
+            pieces.append(text)
+        if options.begin_answer and not options.continue_last:
+            pieces.append(rules.roles["assistant"] + rules.role_empty_sep)
         return merge(pieces)
 
     def _split_system(self, turns: Sequence[Turn]) -> tuple[str, Sequence[Turn]]:

@@ -12,7 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mlc_llm.conversation_template.prompt import Piece, Turn
+from mlc_llm.conversation_template.prompt import (
+    DEFAULT_OPTIONS,
+    Piece,
+    RenderOptions,
+    Turn,
+)
 
 
 class PlainTemplate:
@@ -25,7 +30,13 @@ class PlainTemplate:
         """`bos_token_id` begins the prompt, for models that are used to one."""
         self._prefix: list[Piece] = [] if bos_token_id is None else [bos_token_id]
 
-    def render(self, turns: Sequence[Turn]) -> list[Piece]:
+    def render(
+        self, turns: Sequence[Turn], options: RenderOptions = DEFAULT_OPTIONS
+    ) -> list[Piece]:
         """The prompt; takes any roles in any order."""
-        lines = [f"{turn.role}: {turn.content or ''}\n" for turn in turns]
-        return [*self._prefix, "".join(lines) + "assistant:"]
+        text = "".join(f"{turn.role}: {turn.content or ''}\n" for turn in turns)
+        if options.continue_last:
+            text = text.removesuffix("\n")
+        elif options.begin_answer:
+            text += "assistant:"
+        return [*self._prefix, text]

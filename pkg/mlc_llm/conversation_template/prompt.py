@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from msgspec import Struct
+
+from mlc_llm.errors import BadRequest
 
 Piece = str | int
 """A part of a prompt: text to be tokenized without special tokens added, or one token id."""
@@ -31,6 +33,19 @@ class Turn(Struct, frozen=True, kw_only=True):
     tool_call_id: str | None = None
 
 
+class RenderOptions(Struct, frozen=True, kw_only=True):
+    """How a prompt is to end, and what more a Jinja template is told."""
+
+    begin_answer: bool = True
+    """Whether the prompt ends with the beginning of the assistant's next message."""
+    continue_last: bool = False
+    """Whether it ends inside the last message, right after its content; wins."""
+    variables: Mapping[str, Any] = {}
+
+
+DEFAULT_OPTIONS = RenderOptions()
+
+
 class ChatTemplate(Protocol):
     """One way to write a conversation as a prompt that asks for the assistant's next message."""
 
@@ -44,9 +59,25 @@ class ChatTemplate(Protocol):
         """Tokens at which the assistant's message ends, beside the model's own end tokens."""
         ...
 
-    def render(self, turns: Sequence[Turn]) -> list[Piece]:
+    def render(
+        self, turns: Sequence[Turn], options: RenderOptions = DEFAULT_OPTIONS
+    ) -> list[Piece]:
         """The prompt; adjacent texts are one piece. Raises BadRequest when the turns do not fit."""
         ...
+
+
+def cut_after(text: str, content: str) -> str:
+    """`text` up to the end of its last occurrence of `content`.
+
+    Templates may strip contents, so blanks around it need not be there. Raises BadRequest where a
+    template has changed the content.
+    """
+    for form in (content, content.lstrip(), content.strip()):
+        start = text.rfind(form)
+        if start >= 0:
+            return text[: start + len(form)]
+    reason = "The model's chat template changes the last message, so it cannot be continued."
+    raise BadRequest(reason, param="continue_final_message")
 
 
 def merge(pieces: Sequence[Piece]) -> list[Piece]:

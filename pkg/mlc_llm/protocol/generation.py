@@ -38,3 +38,10 @@ class GenerationConfig(Struct, frozen=True, array_like=True, gc=False):
     continues: bool = False
     """The answer goes on from the prompt's text: a space at its start, which some tokenizers drop
     from the start of a text, is kept. True for completions, false for a chat's reply."""
+    allowed_token_ids: tuple[int, ...] = ()
+    """Only these may be sampled; empty: all."""
+    bad_words: tuple[tuple[int, ...], ...] = ()
+    """Sequences of tokens, none of them empty, that the answer never has in it."""
+    keep_stop_str: bool = False
+    """Whether the stop string that ends a text shows in it."""
+    show_special_tokens: bool = False

@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from mlc_llm.errors import BadRequest
+from mlc_llm.protocol.sampling_fields import SamplingFields
 
 
 class ContentPart(Struct, frozen=True, kw_only=True):
@@ -61,7 +62,7 @@ class DebugConfig(Struct, frozen=True, kw_only=True):
     ignore_eos: bool | None = None
 
 
-class GenerationFields(Struct, frozen=True, kw_only=True):
+class GenerationFields(SamplingFields, frozen=True, kw_only=True):
     """Fields that both endpoints share. None: not given, the model's default applies."""
 
     model: str | None = None
@@ -77,9 +78,6 @@ class GenerationFields(Struct, frozen=True, kw_only=True):
     logit_bias: dict[int, float] | None = None
     seed: int | None = None
     stop: str | list[str] | None = None
-    stop_token_ids: list[int] | None = None
-    min_tokens: int | None = None
-    ignore_eos: bool | None = None
     logprobs: bool | int | None = None
     """Chat: whether to report; completions: how many alternatives. Both accept both forms."""
     top_logprobs: int | None = None
@@ -98,6 +96,21 @@ class ChatCompletionRequest(GenerationFields, frozen=True, kw_only=True):
     """OpenAI's newer name of `max_tokens`; wins when both are given."""
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
+    add_generation_prompt: bool | None = None
+    """Whether the prompt ends with the beginning of the assistant's message; default true."""
+    continue_final_message: bool | None = None
+    """Whether the answer goes on from the last message, which is the assistant's."""
+    chat_template_kwargs: dict[str, Any] | None = None
+    """More variables of the model's chat template."""
+    chat_template: Any = None
+    """Refused: the template comes with the model."""
+    modalities: list[str] | None = None
+    """Text is the only one."""
+    audio: Any = None
+    functions: list[dict[str, Any]] | None = None
+    """OpenAI's older name of `tools`; refused when there are any."""
+    function_call: Any = None
+    web_search_options: Any = None
 
 
 class CompletionRequest(GenerationFields, frozen=True, kw_only=True):

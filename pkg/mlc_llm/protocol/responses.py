@@ -36,6 +36,15 @@ class PromptTokensDetails(Object, frozen=True):
     """Prompt tokens whose keys and values were found in the prefix cache."""
 
 
+class CompletionTokensDetails(Object, frozen=True):
+    """What the answer's tokens were spent on."""
+
+    reasoning_tokens: int
+    accepted_prediction_tokens: Literal[0]
+    rejected_prediction_tokens: Literal[0]
+    """`prediction` is not used, so none of its tokens is either."""
+
+
 class UsageInfo(Object, frozen=True):
     """Tokens of one answer: the prompts once each, the completions of all choices."""
 
@@ -43,6 +52,7 @@ class UsageInfo(Object, frozen=True):
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: PromptTokensDetails | None = None
+    completion_tokens_details: CompletionTokensDetails | None = None
     extra: dict[str, float] | None = None
     """Times and rates, see `serve.answer`. Always there in Python, in REST for debugging."""
 

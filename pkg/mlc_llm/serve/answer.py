@@ -12,6 +12,7 @@ from msgspec import Struct
 from mlc_llm.protocol.messages import Delta, Finished, FinishReason, TokenLogprob
 from mlc_llm.protocol.responses import (
     CompletionLogProbs,
+    CompletionTokensDetails,
     LogProbs,
     LogProbsContent,
     PromptTokensDetails,
@@ -41,7 +42,9 @@ class Answer(Struct, frozen=True, kw_only=True):
     request_ids: tuple[str, ...]
     """The engine's requests behind it, one per prompt, in the order of the prompts."""
     n: int = 1
-    """Choices per prompt."""
+    """Choices per prompt that are generated."""
+    shown: int | None = None
+    """Choices per prompt that the answer shows, the likeliest ones; None: all of them."""
     echo: tuple[str, ...] = ()
     """The prompts' texts where the completion repeats them, else empty."""
     logprobs: bool = False
@@ -135,6 +138,9 @@ def usage_of(finished: Iterable[Finished], *, with_extra: bool) -> UsageInfo:
         completion_tokens=completion,
         total_tokens=prompt + completion,
         prompt_tokens_details=PromptTokensDetails(cached_tokens=cached),
+        completion_tokens_details=CompletionTokensDetails(
+            reasoning_tokens=0, accepted_prediction_tokens=0, rejected_prediction_tokens=0
+        ),
         extra=_extra(finished, prompt, completion, cached) if with_extra else None,
     )
 

@@ -68,6 +68,12 @@ class GenerationArguments(TypedDict, total=False):
     stop_token_ids: list[int] | None
     min_tokens: int | None
     ignore_eos: bool | None
+    allowed_token_ids: list[int] | None
+    bad_words: list[str] | None
+    include_stop_str_in_output: bool | None
+    skip_special_tokens: bool | None
+    add_special_tokens: bool | None
+    truncate_prompt_tokens: int | None
     logprobs: bool | int | None
     top_logprobs: int | None
     stream_options: Mapping[str, Any] | None
@@ -85,6 +91,9 @@ class ChatArguments(GenerationArguments, total=False):
     max_completion_tokens: int | None
     tools: list[dict[str, Any]] | None
     tool_choice: str | Mapping[str, Any] | None
+    add_generation_prompt: bool | None
+    continue_final_message: bool | None
+    chat_template_kwargs: Mapping[str, Any] | None
 
 
 class CompletionArguments(GenerationArguments, total=False):

@@ -6,6 +6,7 @@ other way to look at the same news, and the two agree (see their property test).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from mlc_llm.protocol.messages import Delta, Finished, TokenLogprob
@@ -44,6 +45,12 @@ class _Choice:
     @property
     def text(self) -> str:
         return "".join(self.texts)
+
+    def likelihood(self) -> float:
+        """Mean log-probability of its tokens."""
+        if not self.logprobs:
+            return -math.inf
+        return sum(token.logprob for token in self.logprobs) / len(self.logprobs)
 
 
 class Fold:
@@ -89,7 +96,7 @@ class Fold:
         return CompletionResponse(
             id=answer.id,
             choices=[
-                self._completion_choice(index, choice) for index, choice in enumerate(self._choices)
+                self._completion_choice(index, choice) for index, choice in enumerate(self._shown())
             ],
             created=answer.created,
             model=answer.model,
@@ -98,8 +105,21 @@ class Fold:
             usage=usage_of(self._finished, with_extra=answer.with_extra),
         )
 
+    def _shown(self) -> list[_Choice]:
+        """The choices to show: of each prompt the likeliest by mean log-probability."""
+        n, shown = self.answer.n, self.answer.shown or self.answer.n
+        if shown == n:
+            return self._choices
+        prompts = [self._choices[i : i + n] for i in range(0, len(self._choices), n)]
+        return [
+            choice
+            for choices in prompts
+            for choice in sorted(choices, key=_Choice.likelihood, reverse=True)[:shown]
+        ]
+
     def _completion_choice(self, index: int, choice: _Choice) -> CompletionResponseChoice:
-        echo = self.answer.echo_of(index)
+        shown = self.answer.shown or self.answer.n
+        echo = self.answer.echo_of(index // shown * self.answer.n)
         logprobs = None
         if self.answer.logprobs:
             logprobs = completion_logprobs(choice.logprobs, TextOffsets(len(echo)))

@@ -14,15 +14,16 @@ from pathlib import Path
 from msgspec import Struct
 
 from mlc_llm.conversation_template.choose import choose_template
-from mlc_llm.conversation_template.prompt import ChatTemplate, Turn
+from mlc_llm.conversation_template.prompt import ChatTemplate, RenderOptions, Turn
 from mlc_llm.errors import BadModel, BadRequest, ModelNotFound, PromptTooLong
 from mlc_llm.models.folder import ModelFolder, open_folder
 from mlc_llm.protocol.generation import GenerationConfig
 from mlc_llm.protocol.messages import Ready, Submit
 from mlc_llm.protocol.requests import ChatCompletionRequest, CompletionRequest
 from mlc_llm.serve.answer import Answer
+from mlc_llm.serve.fields import render_options, truncated, with_suffix
 from mlc_llm.serve.turns import turns_of
-from mlc_llm.serve.validate import check_chat, check_completion, check_token, generation_config
+from mlc_llm.serve.validate import check_chat, check_token, generation_config
 from mlc_llm.tokenizers.tokenizer import Tokenizer, check_text
 
 MAX_PROMPTS = 1024
@@ -84,7 +85,13 @@ async def prepare_chat(
     generation = _generation(request, model, ready)
     turns = turns_of(request.messages, ready.max_single_sequence_length)
     # a template may take its time, whatever the length of the messages
-    ids = await asyncio.to_thread(_chat_ids, model, turns, ready.max_single_sequence_length)
+    ids = await asyncio.to_thread(
+        _chat_ids, model, turns, render_options(request), ready.max_single_sequence_length
+    )
+    begin = model.tokenizer.bos_token_id
+    if request.add_special_tokens and begin is not None and ids[:1] != [begin]:
+        ids = [begin, *ids]
+    ids = list(truncated(ids, request, _room(ready)))
     _check_fit(ids, ready, "messages")
     return _prepared(request, model, request_id, generation, [ids], (), with_extra=with_extra)
 
@@ -99,18 +106,19 @@ async def prepare_completion(
 ) -> Prepared:
     """Raises BadRequest, ModelNotFound or PromptTooLong; changes nothing."""
     model.check_name(request.model)
-    check_completion(request)
     generation = _generation(request, model, ready)
     prompts = _prompts(request)
     if len(prompts) * generation.n > MAX_TOTAL_CHOICES:
         reason = f"`n` times the number of prompts must be at most {MAX_TOTAL_CHOICES}."
         raise BadRequest(reason, param="n")
-    all_ids = [await _prompt_ids(prompt, model, ready) for prompt in prompts]
+    all_ids = [await _prompt_ids(prompt, request, model, ready) for prompt in prompts]
     echo: tuple[str, ...] = ()
     if request.echo:
         echo = tuple(
-            prompt if isinstance(prompt, str) else model.tokenizer.decode(prompt)
-            for prompt in prompts
+            prompt
+            if isinstance(prompt, str) and request.truncate_prompt_tokens is None
+            else model.tokenizer.decode(ids)
+            for prompt, ids in zip(prompts, all_ids, strict=True)
         )
     return _prepared(request, model, request_id, generation, all_ids, echo, with_extra=with_extra)
 
@@ -126,12 +134,15 @@ def _generation(
         stop_strs=model.template.stop_strs if isinstance(request, ChatCompletionRequest) else (),
         stop_token_ids=(*model.folder.eos_token_ids, *model.template.stop_token_ids),
         special_tokens=model.tokenizer.special_tokens,
+        encode=model.tokenizer.encode,
     )
 
 
-def _chat_ids(model: ServedModel, turns: Sequence[Turn], max_tokens: int) -> list[int]:
+def _chat_ids(
+    model: ServedModel, turns: Sequence[Turn], options: RenderOptions, max_tokens: int
+) -> list[int]:
     ids: list[int] = []
-    for piece in model.template.render(turns):
+    for piece in model.template.render(turns, options):
         if isinstance(piece, int):
             ids.append(piece)
         else:
@@ -156,26 +167,39 @@ def _prompts(request: CompletionRequest) -> list[str | list[int]]:
     return prompt  # type: ignore[return-value]
 
 
-async def _prompt_ids(prompt: str | list[int], model: ServedModel, ready: Ready) -> list[int]:
+async def _prompt_ids(
+    prompt: str | list[int], request: CompletionRequest, model: ServedModel, ready: Ready
+) -> list[int]:
     if not prompt:
         raise BadRequest("`prompt` must not be empty.", param="prompt")
+    begin = None
     if isinstance(prompt, str):
         check_text(prompt, ready.max_single_sequence_length, "prompt")
-        begin = model.tokenizer.bos_token_id
         ids = await model.tokenizer.encode_off_loop(prompt)
-        if begin is not None and ids[:1] != [begin]:
-            ids = [begin, *ids]
+        begin = model.tokenizer.bos_token_id if request.add_special_tokens is not False else None
     else:
         ids = prompt
         check_token(min(ids), ready, "prompt")
         check_token(max(ids), ready, "prompt")
+    if request.suffix:
+        check_text(request.suffix, ready.max_single_sequence_length, "suffix")
+        end = await model.tokenizer.encode_off_loop(request.suffix)
+        ids = with_suffix(ids, end, model.tokenizer.special_tokens)
+    if begin is not None and ids[:1] != [begin]:
+        ids = [begin, *ids]
+    ids = list(truncated(ids, request, _room(ready)))
     _check_fit(ids, ready, "prompt")
     return ids
 
 
+def _room(ready: Ready) -> int:
+    """Most tokens of a prompt: it must leave room for one more."""
+    return ready.max_single_sequence_length - 1
+
+
 def _check_fit(ids: Sequence[int], ready: Ready, param: str) -> None:
     """There must be something to read, and room for one token more."""
-    most = ready.max_single_sequence_length - 1
+    most = _room(ready)
     if len(ids) > most:
         raise PromptTooLong(
             f"The prompt has {len(ids)} tokens, and at most {most} fit into the context; "
@@ -209,8 +233,9 @@ def _prepared(
         created=int(now),
         request_ids=names,
         n=generation.n,
+        shown=request.n or 1,
         echo=echo,
-        logprobs=generation.logprobs,
+        logprobs=request.logprobs is not None and request.logprobs is not False,
         include_usage=bool(options and options.include_usage),
         with_extra=with_extra,
     )

@@ -18,6 +18,8 @@ from mlc_llm.protocol.requests import (
     CompletionRequest,
     GenerationFields,
 )
+from mlc_llm.serve.fields import check_text_only, goes_on, num_candidates
+from mlc_llm.serve.restrict import Encode, allowed_tokens, bad_words
 
 MAX_CHOICES = 128
 MAX_LOGIT_BIAS = 1024
@@ -66,20 +68,13 @@ def check_chat(request: ChatCompletionRequest) -> None:
     """What only chat requests have. Raises BadRequest."""
     if not request.messages:
         raise BadRequest("`messages` must hold at least one message.", param="messages")
+    check_text_only(request)
     if request.tool_choice == "none":
         return
     if request.tools:
         raise _unsupported("tools")
     if request.tool_choice not in (None, "auto"):
         raise _unsupported("tool_choice")
-
-
-def check_completion(request: CompletionRequest) -> None:
-    """What only completion requests have. Raises BadRequest."""
-    if request.best_of not in (None, 1, request.n):
-        raise BadRequest("`best_of` must be 1 or equal to `n`.", param="best_of")
-    if request.suffix:
-        raise _unsupported("suffix")
 
 
 def generation_config(
@@ -90,12 +85,14 @@ def generation_config(
     stop_strs: Sequence[str] = (),
     stop_token_ids: Sequence[int] = (),
     special_tokens: Mapping[str, int] | None = None,
+    encode: Encode | None = None,
 ) -> GenerationConfig:
     """Check every field of the request and fill in the ones that are not given.
 
     `stop_strs` and `stop_token_ids` are the model's own; `ignore_eos` leaves them out. `ready` has
     the limits of the engine. A stop string that names one of the `special_tokens` stops at that
-    token, which shows as no text. Raises BadRequest naming the first field at fault.
+    token, which shows as no text. `encode` is the tokenizer, for `bad_words`. Raises BadRequest
+    naming the first field at fault.
     """
     _check_ranges(request)
     _check_seed(request)
@@ -110,7 +107,7 @@ def generation_config(
     wanted = _logprobs(request)
     return GenerationConfig(
         max_tokens=max_tokens,
-        n=_given(request.n, 1),
+        n=num_candidates(request),
         temperature=_given(request.temperature, defaults.temperature),
         top_p=_given(request.top_p, defaults.top_p),
         top_k=_top_k(_given(request.top_k, defaults.top_k), ready),
@@ -123,10 +120,14 @@ def generation_config(
         stop_strs=tuple(dict.fromkeys((*stops, *own_stops))),
         stop_token_ids=tuple(dict.fromkeys((*_stop_tokens(request, ready), *named, *own_ends))),
         ignore_eos=ignore_eos,
-        logprobs=wanted is not None,
+        logprobs=wanted is not None or num_candidates(request) > (request.n or 1),
         top_logprobs=wanted or 0,
         min_tokens=_min_tokens(request, max_tokens),
-        continues=isinstance(request, CompletionRequest),
+        continues=goes_on(request),
+        allowed_token_ids=allowed_tokens(request, ready),
+        bad_words=() if encode is None else bad_words(request, ready, encode),
+        keep_stop_str=bool(request.include_stop_str_in_output),
+        show_special_tokens=request.skip_special_tokens is False,
     )
 
 

@@ -45,10 +45,12 @@ def _failure(pattern: str) -> list[int]:
 class StopStrings:
     """Withholds what may become a stop string; ends at the first that is complete."""
 
-    __slots__ = ("_held", "_matched", "_set", "stopped")
+    __slots__ = ("_held", "_keep", "_matched", "_set", "stopped")
 
-    def __init__(self, strings: tuple[str, ...]) -> None:
+    def __init__(self, strings: tuple[str, ...], *, keep: bool = False) -> None:
+        """`keep`: whether the stop string itself is shown."""
         self._set = stop_set(strings)
+        self._keep = keep
         self._matched = [0] * len(strings)
         self._held = ""
         self.stopped = False
@@ -69,7 +71,7 @@ class StopStrings:
             if met:
                 self.stopped = True
                 self._held = ""
-                return known[: position + 1 - met], True
+                return known[: position + 1 - met * (not self._keep)], True
         safe = len(known) - max(self._matched)
         self._held = known[safe:]
         return known[:safe], False

@@ -82,6 +82,13 @@ class TokenTable(Struct, frozen=True):
     def __len__(self) -> int:
         return len(self.texts)
 
+    def with_special_tokens(self) -> TokenTable:
+        """A table in which special tokens show as text, by name."""
+        texts = self.texts.copy()
+        for token_id, name in self.special.items():
+            texts[token_id] = name.decode()
+        return TokenTable(texts, self.fragments, self.special, self.rules)
+
     def bytes_of(self, token_id: int) -> bytes:
         """The bytes the token stands for, special tokens by name; b"" for an unused id."""
         if not 0 <= token_id < len(self.texts):

@@ -22,16 +22,22 @@ class TextStream:
     __slots__ = ("_broken", "_busy", "_bytes", "_open", "_stops", "_strip", "_table", "_texts")
 
     def __init__(
-        self, table: TokenTable, stop_strs: tuple[str, ...] = (), *, continues: bool = False
+        self,
+        table: TokenTable,
+        stop_strs: tuple[str, ...] = (),
+        *,
+        continues: bool = False,
+        keep_stop_str: bool = False,
     ) -> None:
         """`stop_strs` are not empty strings.
 
         `continues`: the text goes on from a text that is there already, a prompt. The space that
         some tokenizers drop at the start of a text is then kept, so that prompt + text is right.
+        `keep_stop_str`: the stop string that ends the text shows in it.
         """
         self._table = table
         self._texts = table.texts
-        self._stops = StopStrings(stop_strs) if stop_strs else None
+        self._stops = StopStrings(stop_strs, keep=keep_stop_str) if stop_strs else None
         self._strip = 0 if continues else table.rules.strip_count
         self._bytes = b""
         self._broken = False

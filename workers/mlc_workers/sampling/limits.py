@@ -13,6 +13,8 @@ MAX_TOP_LOGPROBS = 20
 MAX_LOGIT_BIAS = 100.0
 MAX_BIASED_TOKENS = 4096
 MAX_STOPS = 256
+MAX_BAD_WORDS = 256
+"""Each word of a request may be written in two ways."""
 
 
 def check_generation(config: GenerationConfig, vocab_size: int) -> str | None:
@@ -33,6 +35,14 @@ def check_generation(config: GenerationConfig, vocab_size: int) -> str | None:
             return f"logit_bias of token {token_id} is {bias}; choose a value between -100 and 100"
     if any(token_id < 0 for token_id in config.stop_token_ids):
         return "stop_token_ids has a negative id; use the ids of the model's tokenizer"
+    named = [*config.allowed_token_ids, *(i for word in config.bad_words for i in word)]
+    if named and not 0 <= min(named) <= max(named) < vocab_size:
+        return (
+            "allowed_token_ids or bad_words names a token that does not exist; token ids lie "
+            f"between 0 and {vocab_size - 1}"
+        )
+    if not all(config.bad_words):
+        return "bad_words holds an empty word; leave it out"
     if config.top_logprobs and not config.logprobs:
         return "top_logprobs needs logprobs; set logprobs to true"
     return None
@@ -53,5 +63,6 @@ def _ranges(config: GenerationConfig) -> tuple[tuple[str, float, float, float], 
         ("top_logprobs", config.top_logprobs, 0, MAX_TOP_LOGPROBS),
         ("the number of biased tokens", len(config.logit_bias), 0, MAX_BIASED_TOKENS),
         ("the number of stop tokens", len(config.stop_token_ids), 0, MAX_STOPS),
+        ("the number of bad words", len(config.bad_words), 0, MAX_BAD_WORDS),
         ("the number of stop strings", len(config.stop_strs), 0, MAX_STOPS),
     )

@@ -20,6 +20,7 @@ from mlc_workers.sampling.draw import draw
 from mlc_workers.sampling.limits import check_generation
 from mlc_workers.sampling.logprobs import raw_logprobs
 from mlc_workers.sampling.penalties import Adjustments
+from mlc_workers.sampling.restrictions import restrictions
 from mlc_workers.sampling.uniform import stream_key, uniform
 
 GREEDY_BELOW = 1e-5
@@ -48,11 +49,14 @@ class ChoiceMemory:
         self.position = 0
         """Tokens generated so far."""
         self.adjustments = Adjustments(config, vocab_size)
+        self.restrictions = restrictions(config, vocab_size)
 
     def observe(self, token_id: int) -> None:
         """This token was generated."""
         self.position += 1
         self.adjustments.observe(token_id)
+        if self.restrictions is not None:
+            self.restrictions.observe(token_id)
 
 
 class NumpySampler:
@@ -93,6 +97,8 @@ class NumpySampler:
     def _pick(self, row: NDArray[np.float32], memory: ChoiceMemory) -> Pick:
         config = memory.config
         adjusted = memory.adjustments.apply(row, memory.position)
+        if memory.restrictions is not None:
+            adjusted = memory.restrictions.apply(adjusted, row)
         token_id = int(adjusted.argmax())  # a NaN counts as the largest, so this finds it as well
         if not math.isfinite(adjusted[token_id]):
             raise Unsampleable(f"the best of {len(row)} logits is {adjusted[token_id]}")

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from mlc_llm.conversation_template.jinja import JinjaTemplate
-from mlc_llm.conversation_template.prompt import Piece, Turn, TurnCall
+from mlc_llm.conversation_template.prompt import Piece, RenderOptions, Turn, TurnCall
 from mlc_llm.conversation_template.sandbox import Budget, OutOfBudget
 from mlc_llm.errors import BadModel, BadRequest
 from support.shared import shared_path
@@ -133,3 +133,35 @@ def test_a_budget_ends_at_its_deadline() -> None:
 def test_what_is_no_template_is_a_bad_model(source: str) -> None:
     with pytest.raises(BadModel, match="chat template"):
         JinjaTemplate(source, TOKENS)
+
+
+CHATTY = (
+    "{% for m in messages %}<{{ m.role }}>{{ m.content | trim }}</{{ m.role }}>{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}{{ mood }}"
+)
+
+
+def test_a_prompt_may_end_without_the_assistants_turn() -> None:
+    template = JinjaTemplate(CHATTY, TOKENS)
+    assert template.render([YO], RenderOptions(begin_answer=False)) == ["<assistant>Yo</assistant>"]
+
+
+def test_a_prompt_may_end_inside_the_last_message() -> None:
+    template = JinjaTemplate(CHATTY, TOKENS)
+    last = Turn(role="assistant", content=" Yo yo ")
+    assert template.render([YO, last], RenderOptions(continue_last=True)) == [
+        "<assistant>Yo</assistant><assistant>Yo yo"
+    ]
+
+
+def test_a_message_that_the_template_rewrites_cannot_be_continued() -> None:
+    template = JinjaTemplate("{{ messages[0].content | upper }}", TOKENS)
+    with pytest.raises(BadRequest) as caught:
+        template.render([YO], RenderOptions(continue_last=True))
+    assert caught.value.param == "continue_final_message"
+
+
+def test_a_request_may_set_variables_of_the_template() -> None:
+    template = JinjaTemplate(CHATTY, TOKENS)
+    options = RenderOptions(begin_answer=False, variables={"mood": "!", "messages": []})
+    assert template.render([YO], options) == ["<assistant>Yo</assistant>!"]

@@ -8,7 +8,7 @@ import pytest
 
 from mlc_llm.conversation_template.mlc import MlcTemplate
 from mlc_llm.conversation_template.plain import PlainTemplate
-from mlc_llm.conversation_template.prompt import Turn
+from mlc_llm.conversation_template.prompt import RenderOptions, Turn
 from mlc_llm.errors import BadModel, BadRequest
 
 LLAMA3: dict[str, Any] = {
@@ -120,3 +120,27 @@ def test_a_model_without_a_template_reads_one_line_per_message() -> None:
     template = PlainTemplate(bos_token_id=1)
     assert template.render([SYSTEM, HI]) == [1, "system: S\nuser: Hi\nassistant:"]
     assert template.stop_strs == ("\nuser:",)
+
+
+@pytest.mark.parametrize(
+    ("options", "end"),
+    [
+        (RenderOptions(), f"Yo<|eot_id|>{head('assistant')}"),
+        (RenderOptions(begin_answer=False), "Yo<|eot_id|>"),
+        (RenderOptions(continue_last=True), f"{head('assistant')}Yo"),
+    ],
+    ids=str,
+)
+def test_a_prompt_ends_as_it_is_told(options: RenderOptions, end: str) -> None:
+    prompt = MlcTemplate(LLAMA3).render([HI, YO], options)[1]
+    assert str(prompt).endswith(end)
+
+
+def test_a_prompt_without_a_template_ends_as_it_is_told() -> None:
+    template = PlainTemplate(bos_token_id=None)
+    assert template.render([HI, YO], RenderOptions(begin_answer=False)) == [
+        "user: Hi\nassistant: Yo\n"
+    ]
+    assert template.render([HI, YO], RenderOptions(continue_last=True)) == [
+        "user: Hi\nassistant: Yo"
+    ]

@@ -178,3 +178,17 @@ def test_a_piece_of_a_character_is_shown_by_its_bytes() -> None:
     logprobs = fold.chat().choices[0].logprobs
     assert logprobs is not None
     assert logprobs.content[0].bytes == [0xE6]
+
+
+def test_the_likeliest_choices_are_shown_best_first() -> None:
+    answer = an_answer(request_ids=("x-0", "x-1"), n=3, shown=2, echo=("p", "q"))
+    means = {("x-0", 0): -3.0, ("x-0", 1): -1.0, ("x-0", 2): -2.0}
+    means |= {("x-1", 0): -1.0, ("x-1", 1): -5.0, ("x-1", 2): -0.5}
+    news = [
+        Delta(r, i, f"{r}{i}", 2, FinishReason.STOP, (TokenLogprob(b"t", 2 * mean),) * 2)
+        for (r, i), mean in means.items()
+    ]
+    choices = folded(answer, [news], []).completion().choices
+    assert [c.text for c in choices] == ["px-01", "px-02", "qx-12", "qx-10"]
+    assert [c.index for c in choices] == [0, 1, 2, 3]
+    assert all(c.logprobs is None for c in choices)

@@ -212,3 +212,32 @@ def test_a_real_base_model_begins_stories_with_its_bos() -> None:
     request = from_arguments(CompletionRequest, {"prompt": "Once upon a time"})
     prepared = asyncio.run(prepare_completion(request, model, ready, "r"))
     assert ids(prepared.submits[0]) == [1, 403, 407, 261, 378]
+
+
+def test_a_prompt_begins_with_the_first_token_when_it_is_to(model: ServedModel) -> None:
+    assert ids(complete(model, "Hello", add_special_tokens=False).submits[0]) == [259]
+    plain = chat(model, "Hello", chat_template_kwargs={"bos_token": "ignored"})
+    assert ids(plain.submits[0])[0] == 1
+    assert ids(chat(model, "Hello", add_special_tokens=True).submits[0])[:2] == [1, 259]
+
+
+def test_a_truncated_prompt_fits_and_is_echoed_as_it_is(model: ServedModel) -> None:
+    prepared = complete(model, [5] * 40, truncate_prompt_tokens=-1)
+    assert len(ids(prepared.submits[0])) == 31
+    prepared = complete(model, "Hello!", truncate_prompt_tokens=1, echo=True)
+    assert ids(prepared.submits[0]) == [3 + ord("!")]
+    assert prepared.answer.echo == ("!",)
+
+
+def test_the_best_of_several_is_ranked_by_log_probabilities(model: ServedModel) -> None:
+    prepared = complete(model, "Hello", n=2, best_of=3)
+    generation = prepared.submits[0].generation
+    assert (generation.n, generation.logprobs) == (3, True)
+    answer = prepared.answer
+    assert (answer.n, answer.shown, answer.logprobs) == (3, 2, False)
+
+
+def test_a_suffix_without_tokens_for_it_is_refused(model: ServedModel) -> None:
+    with pytest.raises(BadRequest) as caught:
+        complete(model, "Hello", suffix="Hello")
+    assert caught.value.param == "suffix"

@@ -232,3 +232,20 @@ def test_random_ids_of_a_real_tokenizer_stream_to_the_whole_text(real: Both) -> 
         ids = [chance.randrange(real.size) for _ in range(50)]
         if real.table.rules.byte_level or not real.broken_run(ids):
             assert "".join(real.pieces(ids)) == real.whole(ids)
+
+
+def test_the_stop_string_shows_when_it_is_to(tmp_path: Path) -> None:
+    path = toy_tokenizers.write(tmp_path, toy_tokenizers.byte_level(["Hello", "ab"]))
+    stream = TextStream(TokenTable.load(path), ("loa",), keep_stop_str=True)
+    assert stream.feed(256) == ("Hel", False)
+    assert stream.feed(257) == ("loa", True)
+
+
+def test_special_tokens_show_by_name_in_a_table_that_has_them(tmp_path: Path) -> None:
+    path = toy_tokenizers.write(tmp_path, toy_tokenizers.byte_level(["Hello"]))
+    table = TokenTable.load(path)
+    (special,) = table.special
+    assert TextStream(table).feed(special) == ("", False)
+    complete = table.with_special_tokens()
+    assert TextStream(complete).feed(special) == ("<|end|>", False)
+    assert complete.bytes_of(special) == table.bytes_of(special)
