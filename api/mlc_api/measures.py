@@ -124,7 +124,7 @@ class Measured:
 
     def news(self, deltas: Sequence[Delta]) -> None:
         """Tokens have come."""
-        if not deltas:
+        if not deltas or deltas[0].prompt:
             return
         now = self._clock()
         if self._last is None:

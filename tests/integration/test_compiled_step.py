@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from mlc_llm.models.architecture import RopeScaling
+from mlc_workers.scheduler.plan import Span
 from support.small_models import SmallModel, architecture, span
 
 LLAMA3 = RopeScaling(8.0, 1.0, 4.0, 64)
@@ -109,3 +110,13 @@ def test_more_rows_than_fit_are_refused_before_anything_is_written() -> None:
     model = SmallModel(NARROW, "q0f32")
     with pytest.raises(ValueError, match="2049 tokens exceeds"):
         model.run(span(0, 0, [1] * 2049))
+
+
+def test_the_logits_of_every_token_of_a_prompt_may_be_read(case: tuple[SmallModel, float]) -> None:
+    model, tol = case
+    a, b = tokens_of(model, 50, 1), tokens_of(model, 9, 2)
+    whole, expected = model.oracle.logits(a), model.oracle.logits(b)[-1:]
+    first = model.run(Span(0, 0, a[:30], False, 4, 26), span(1, 0, b))
+    np.testing.assert_allclose(first, np.concatenate([whole[4:30], expected]), rtol=0, atol=tol)
+    rest = model.run(Span(0, 30, a[30:], True, 0, 19))
+    np.testing.assert_allclose(rest, whole[30:], rtol=0, atol=tol)

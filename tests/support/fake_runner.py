@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlc_llm.compiler.abi import PAGE_SIZE
-from mlc_workers.scheduler.plan import Plan
+from mlc_workers.scheduler.plan import Plan, Span
 
 
 def next_token(tokens: Sequence[int], vocab_size: int) -> int:
@@ -32,6 +32,13 @@ def continuation(
     return tokens[len(prompt) :]
 
 
+def wanted_ends(span: Span) -> list[int]:
+    """Lengths of the beginnings of the sequence after which logits are wanted."""
+    first = span.start + span.first_read + 1
+    ends = list(range(first, first + span.num_read))
+    return [*ends, span.start + len(span.tokens)] if span.sample else ends
+
+
 class FakeRunner:
     """`run(plan)` as the real runner has it; `plans` keeps what was run."""
 
@@ -42,7 +49,7 @@ class FakeRunner:
         self.plans: list[Plan] = []
 
     def run(self, plan: Plan) -> NDArray[np.float32]:
-        """float32[b, vocab]: 1.0 at the next token of each sampling span, 0.0 elsewhere."""
+        """float32[b, vocab]: 1.0 at the next token of each row that is wanted, 0.0 elsewhere."""
         self.plans.append(plan)
         for source, target in plan.copies:
             self.pool[target] = self.pool[source]
@@ -50,10 +57,9 @@ class FakeRunner:
             for position, token in enumerate(span.tokens, span.start):
                 page = self.page_table[span.row, position // PAGE_SIZE]
                 self.pool[page, position % PAGE_SIZE] = token
-        sampling = [span for span in plan.spans if span.sample]
-        logits = np.zeros((len(sampling), self.vocab_size), np.float32)
-        for row, span in enumerate(sampling):
-            end = span.start + len(span.tokens)
+        wanted = [(span, end) for span in plan.spans for end in wanted_ends(span)]
+        logits = np.zeros((len(wanted), self.vocab_size), np.float32)
+        for row, (span, end) in enumerate(wanted):
             pages = self.page_table[span.row, : -(-end // PAGE_SIZE)]
             tokens = self.pool[pages].reshape(-1)[:end]
             assert (tokens >= 0).all(), "a position was read that was never written"

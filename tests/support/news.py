@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from mlc_llm.protocol.messages import Delta, Finished, FinishReason, TokenLogprob
+from mlc_llm.protocol.messages import Delta, Finished, FinishReason, PromptToken, TokenLogprob
 
 TOKENS = [b" the", b"a", "é".encode(), "é".encode()[:1], "é".encode()[1:], "日本".encode(), b"\n"]
 """Whole words, characters of several bytes, and pieces of one."""
@@ -38,6 +38,18 @@ def deltas(request_id: str, index: int) -> st.SearchStrategy[list[Delta]]:
         return [*parts[:-1], replace(parts[-1], finish_reason=reason)]
 
     return st.builds(end, st.lists(plain, min_size=1, max_size=6), last)
+
+
+@st.composite
+def readings(draw: st.DrawFn, request_id: str) -> list[Delta]:
+    """What is told of a prompt of 1-4 tokens, in one delta or several."""
+    tokens = [PromptToken(9, b"<s>", None, 0)]
+    for _ in range(draw(st.integers(0, 3))):
+        token, logprob = draw(st.sampled_from(TOKENS)), draw(st.floats(-20, 0))
+        tokens.append(PromptToken(len(tokens), token, logprob, 2, ((7, b"a", 0.0),)))
+    cut = draw(st.integers(0, len(tokens)))
+    parts = [part for part in (tokens[:cut], tokens[cut:]) if part]
+    return [Delta(request_id, 0, "", 0, prompt=tuple(part)) for part in parts]
 
 
 def finished(request_id: str) -> st.SearchStrategy[Finished]:

@@ -9,8 +9,11 @@ from mlc_llm.serve.sizing import Limits as Sizes
 from mlc_workers.cache.pages import pages_for
 from mlc_workers.scheduler.limits import Limits
 
+READ_BYTES = 64 << 20
+"""Memory that logits of prompts may take."""
 
-def scheduler_limits(spec: EngineSpec, sizes: Sizes) -> Limits:
+
+def scheduler_limits(spec: EngineSpec, sizes: Sizes, vocab_size: int) -> Limits:
     """The sizes, as the scheduler knows them. Raises `BadConfig` for a step that is too large."""
     if sizes.prefill_chunk_size > MAX_ROWS:
         raise BadConfig(
@@ -24,6 +27,7 @@ def scheduler_limits(spec: EngineSpec, sizes: Sizes) -> Limits:
         prefill_chunk_size=sizes.prefill_chunk_size,
         prefill_mode=spec.prefill_mode,
         max_waiting=spec.max_waiting,
+        max_read_rows=max(16, min(sizes.prefill_chunk_size, READ_BYTES // (4 * vocab_size))),
     )
 
 

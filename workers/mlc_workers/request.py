@@ -137,6 +137,8 @@ class Request:
         "key",
         "num_cached_tokens",
         "num_prompt_tokens",
+        "num_read",
+        "read_until",
         "serial",
         "stop_token_ids",
         "timing",
@@ -158,6 +160,10 @@ class Request:
         """Order of arrival in the engine, over all clients."""
         self.num_prompt_tokens = len(prompt)
         self.num_cached_tokens = 0
+        self.read_until = 0 if generation.prompt_logprobs is None else len(prompt) - 1
+        """Tokens from the start of the prompt whose results are wanted for themselves ..."""
+        self.num_read = 0
+        """... and how many of them have been handed out."""
         self.is_started = False
         """Whether it has ever left the queue."""
         self.is_forked = False

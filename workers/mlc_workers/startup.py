@@ -84,7 +84,7 @@ def build(spec: EngineSpec, ends: Sequence[End], announcer: Announcer) -> Built:
     device = choose_device(spec.device)
     scheme = choose_scheme(folder, spec.quantization)
     sizes = _sizes(spec, folder, scheme, device.kind)
-    limits = scheduler_limits(spec, sizes)
+    limits = scheduler_limits(spec, sizes, folder.architecture.vocab_size)
     texts = ModelTexts(TokenTable.load(folder.path))
     library, origin = _library(spec, folder, scheme, device.level, announcer)
     kv = KVCache(
@@ -169,7 +169,7 @@ def _runner(
         _aligned(rope_table(arch, limits.max_length)),
         kv.table.array,
         arch.vocab_size,
-        max_logits=limits.max_num_sequence,
+        max_logits=limits.max_num_sequence + limits.max_read_rows,
     )
 
 

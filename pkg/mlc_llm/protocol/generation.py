@@ -45,3 +45,5 @@ class GenerationConfig(Struct, frozen=True, array_like=True, gc=False):
     keep_stop_str: bool = False
     """Whether the stop string that ends a text shows in it."""
     show_special_tokens: bool = False
+    prompt_logprobs: int | None = None
+    """Alternatives to report with each token of the prompt; None: do not report the prompt."""

@@ -72,6 +72,19 @@ class TokenLogprob(Struct, frozen=True, array_like=True, gc=False):
     """The most likely tokens at this position, best first."""
 
 
+class PromptToken(Struct, frozen=True, array_like=True, gc=False):
+    """One token of the prompt, and how likely it was after the tokens before it."""
+
+    token_id: int
+    token: bytes
+    logprob: float | None
+    """Of the raw distribution, natural; None for the first token, which follows nothing."""
+    rank: int
+    """1 for the most likely token; 0 for the first of the prompt."""
+    top: tuple[tuple[int, bytes, float], ...] = ()
+    """The most likely tokens at this position as (id, bytes, log-probability), best first."""
+
+
 class Delta(Struct, frozen=True, array_like=True, gc=False):
     """What one step added to one choice."""
 
@@ -84,6 +97,8 @@ class Delta(Struct, frozen=True, array_like=True, gc=False):
     """Tokens generated for this choice in this step, whether or not their text is out yet."""
     finish_reason: FinishReason | None = None
     logprobs: tuple[TokenLogprob, ...] = ()
+    prompt: tuple[PromptToken, ...] = ()
+    """The next tokens of the prompt, before all text; told once, with choice 0."""
 
 
 class Finished(Struct, frozen=True, array_like=True, gc=False):

@@ -89,9 +89,23 @@ class CompletionLogProbs(Object, frozen=True):
 
     text_offset: list[int]
     """Where each token starts, in characters of the choice's text."""
-    token_logprobs: list[float]
+    token_logprobs: list[float | None]
+    """null for the first token of a prompt, which follows nothing."""
     tokens: list[str]
-    top_logprobs: list[dict[str, float]]
+    top_logprobs: list[dict[str, float] | None]
+
+
+class PromptLogprob(Object, frozen=True):
+    """A token at one position of the prompt."""
+
+    logprob: float
+    rank: int
+    """1 for the most likely token."""
+    decoded_token: str
+
+
+PromptLogprobs = list[dict[str, PromptLogprob] | None]
+"""One entry per token of the prompt, null for the first: tokens by their id."""
 
 
 # --- chat ---------------------------------------------------------------------------------
@@ -143,6 +157,7 @@ class ChatCompletionResponse(Object, frozen=True):
     system_fingerprint: str
     object: Literal["chat.completion"]
     usage: UsageInfo
+    prompt_logprobs: PromptLogprobs | None = None
 
 
 class ChatCompletionDelta(Object, frozen=True):
@@ -185,6 +200,7 @@ class CompletionResponseChoice(Object, frozen=True):
     index: int
     logprobs: CompletionLogProbs | None
     text: str
+    prompt_logprobs: PromptLogprobs | None = None
 
 
 class CompletionResponse(Object, frozen=True):

@@ -21,5 +21,7 @@ class SamplingFields(ServiceFields, frozen=True, kw_only=True):
     add_special_tokens: bool | None = None
     """Whether the prompt begins with the model's first token; completions: true, chats: false,
     because the chat template writes it."""
+    prompt_logprobs: int | None = None
+    """How many alternatives to report with each token of the prompt."""
     truncate_prompt_tokens: int | None = None
     """Keep only the last so many tokens of the prompt; -1: as many as fit."""

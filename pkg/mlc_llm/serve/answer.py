@@ -11,7 +11,6 @@ from msgspec import Struct
 
 from mlc_llm.protocol.messages import Delta, Finished, FinishReason, TokenLogprob
 from mlc_llm.protocol.responses import (
-    CompletionLogProbs,
     CompletionTokensDetails,
     LogProbs,
     LogProbsContent,
@@ -19,6 +18,7 @@ from mlc_llm.protocol.responses import (
     TopLogProbs,
     UsageInfo,
 )
+from mlc_llm.serve.text_offsets import token_text
 
 FINISH_REASONS = {
     FinishReason.STOP: "stop",
@@ -48,6 +48,8 @@ class Answer(Struct, frozen=True, kw_only=True):
     echo: tuple[str, ...] = ()
     """The prompts' texts where the completion repeats them, else empty."""
     logprobs: bool = False
+    prompt_logprobs: bool = False
+    """Whether the answer has the prompts' log-probabilities in a list of their own."""
     include_usage: bool = False
     """Whether a stream ends with a chunk that carries the usage."""
     with_extra: bool = False
@@ -72,14 +74,6 @@ class Answer(Struct, frozen=True, kw_only=True):
         return self.echo[choice // self.n] if self.echo else ""
 
 
-def token_text(token: bytes) -> str:
-    """A token as text; a piece of a character is shown by its bytes, as OpenAI does."""
-    try:
-        return token.decode()
-    except UnicodeDecodeError:
-        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in token)
-
-
 def chat_logprobs(tokens: Iterable[TokenLogprob]) -> LogProbs:
     """OpenAI's form for chat."""
     content = [
@@ -95,36 +89,6 @@ def chat_logprobs(tokens: Iterable[TokenLogprob]) -> LogProbs:
         for token in tokens
     ]
     return LogProbs(content=content, refusal=None)
-
-
-class TextOffsets:
-    """Where each token starts in the text of its choice, token by token.
-
-    Counted in the tokens' own bytes, so that it does not depend on how the text was cut into
-    deltas: a character starts at every byte that does not continue one.
-    """
-
-    def __init__(self, start: int) -> None:
-        self.characters = start
-
-    def next(self, token: bytes) -> int:
-        """Offset of `token`; one that continues a character has the offset of that character."""
-        starts = sum(byte & 0xC0 != 0x80 for byte in token)
-        continues = bool(token) and token[0] & 0xC0 == 0x80
-        offset = self.characters - 1 if continues and self.characters else self.characters
-        self.characters += starts
-        return offset
-
-
-def completion_logprobs(tokens: Iterable[TokenLogprob], offsets: TextOffsets) -> CompletionLogProbs:
-    """OpenAI's form for completions; moves `offsets` on."""
-    tokens = tuple(tokens)
-    return CompletionLogProbs(
-        text_offset=[offsets.next(token.token) for token in tokens],
-        token_logprobs=[token.logprob for token in tokens],
-        tokens=[token_text(token.token) for token in tokens],
-        top_logprobs=[{token_text(t): logprob for t, logprob in token.top} for token in tokens],
-    )
 
 
 def usage_of(finished: Iterable[Finished], *, with_extra: bool) -> UsageInfo:

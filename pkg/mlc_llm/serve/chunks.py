@@ -8,10 +8,10 @@ makes none. With `Answer.include_usage` one more chunk, without choices, ends th
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Generic, TypeVar
 
-from mlc_llm.protocol.messages import Delta, Finished, TokenLogprob
+from mlc_llm.protocol.messages import Delta, Finished, PromptToken, TokenLogprob
 from mlc_llm.protocol.responses import (
     ChatCompletionDelta,
     ChatCompletionStreamResponse,
@@ -24,11 +24,11 @@ from mlc_llm.serve.answer import (
     ABORTED,
     FINISH_REASONS,
     Answer,
-    TextOffsets,
     chat_logprobs,
-    completion_logprobs,
     usage_of,
 )
+from mlc_llm.serve.prompt_logprobs import PromptReadings, begin_offsets, completion_logprobs
+from mlc_llm.serve.text_offsets import TextOffsets
 
 ChunkT = TypeVar("ChunkT", ChatCompletionStreamResponse, CompletionStreamResponse)
 
@@ -41,9 +41,12 @@ class Chunks(ABC, Generic[ChunkT]):
         self._begun: set[int] = set()
         self._ended: set[int] = set()
         self._finished: list[Finished] = []
+        self._prompts = PromptReadings()
 
-    def add(self, deltas: Iterable[Delta], finished: Sequence[Finished] = ()) -> list[ChunkT]:
+    def add(self, deltas: Sequence[Delta], finished: Sequence[Finished] = ()) -> list[ChunkT]:
         """The chunks for the news of one step, or of several."""
+        for delta in deltas:
+            self._prompts.add(delta)
         chunks = [
             self._delta(delta)
             for delta in deltas
@@ -129,18 +132,21 @@ class CompletionChunks(Chunks[CompletionStreamResponse]):
 
     def __init__(self, answer: Answer) -> None:
         super().__init__(answer)
-        self._offsets = [
-            TextOffsets(len(answer.echo_of(choice))) for choice in range(answer.num_choices)
-        ]
+        self._offsets: dict[int, TextOffsets] = {}
 
     def _chunk(
         self, choice: int, text: str, reason: str | None, logprobs: tuple[TokenLogprob, ...]
     ) -> CompletionStreamResponse:
+        answer = self.answer
+        read: Sequence[PromptToken] = ()
         if self._begins(choice):
-            text = self.answer.echo_of(choice) + text
+            echo = answer.echo_of(choice)
+            read = self._prompts.of(answer.request_ids[choice // answer.n]) if answer.echo else ()
+            self._offsets[choice] = begin_offsets(read, echo)
+            text = echo + text
         shown = None
-        if logprobs and self.answer.logprobs:
-            shown = completion_logprobs(logprobs, self._offsets[choice])
+        if (logprobs or read) and answer.logprobs:
+            shown = completion_logprobs(read, logprobs, self._offsets[choice])
         news = CompletionStreamResponseChoice(
             finish_reason=reason, index=choice, logprobs=shown, text=text
         )

@@ -74,6 +74,7 @@ class GenerationArguments(TypedDict, total=False):
     skip_special_tokens: bool | None
     add_special_tokens: bool | None
     truncate_prompt_tokens: int | None
+    prompt_logprobs: int | None
     logprobs: bool | int | None
     top_logprobs: int | None
     stream_options: Mapping[str, Any] | None

@@ -16,15 +16,20 @@ from mlc_llm.protocol.responses import (
     ChatCompletionResponseChoice,
     CompletionResponse,
     CompletionResponseChoice,
+    PromptLogprobs,
 )
 from mlc_llm.serve.answer import (
     ABORTED,
     FINISH_REASONS,
     Answer,
-    TextOffsets,
     chat_logprobs,
-    completion_logprobs,
     usage_of,
+)
+from mlc_llm.serve.prompt_logprobs import (
+    PromptReadings,
+    begin_offsets,
+    completion_logprobs,
+    prompt_logprobs,
 )
 
 
@@ -59,12 +64,14 @@ class Fold:
     def __init__(self, answer: Answer) -> None:
         self.answer = answer
         self._choices = [_Choice() for _ in range(answer.num_choices)]
+        self._prompts = PromptReadings()
         self._finished: list[Finished] = []
 
     def add(self, deltas: Iterable[Delta], finished: Iterable[Finished] = ()) -> None:
         """Take in the news of one step, or of several."""
         for delta in deltas:
             self._choices[self.answer.choice_of(delta)].add(delta)
+            self._prompts.add(delta)
         self._finished += finished
 
     def chat(self) -> ChatCompletionResponse:
@@ -88,6 +95,7 @@ class Fold:
             system_fingerprint="",
             object="chat.completion",
             usage=usage_of(self._finished, with_extra=answer.with_extra),
+            prompt_logprobs=self._prompt_logprobs(answer.request_ids[0]),
         )
 
     def completion(self) -> CompletionResponse:
@@ -118,14 +126,23 @@ class Fold:
         ]
 
     def _completion_choice(self, index: int, choice: _Choice) -> CompletionResponseChoice:
-        shown = self.answer.shown or self.answer.n
-        echo = self.answer.echo_of(index // shown * self.answer.n)
+        answer = self.answer
+        prompt = index // (answer.shown or answer.n)
+        echo = answer.echo_of(prompt * answer.n)
         logprobs = None
-        if self.answer.logprobs:
-            logprobs = completion_logprobs(choice.logprobs, TextOffsets(len(echo)))
+        if answer.logprobs:
+            read = self._prompts.of(answer.request_ids[prompt]) if answer.echo else []
+            offsets = begin_offsets(read, echo)
+            logprobs = completion_logprobs(read, choice.logprobs, offsets)
         return CompletionResponseChoice(
             finish_reason=choice.finish_reason,
             index=index,
             logprobs=logprobs,
             text=echo + choice.text,
+            prompt_logprobs=self._prompt_logprobs(answer.request_ids[prompt]),
         )
+
+    def _prompt_logprobs(self, request_id: str) -> PromptLogprobs | None:
+        if not self.answer.prompt_logprobs:
+            return None
+        return prompt_logprobs(self._prompts.of(request_id))

@@ -29,6 +29,8 @@ from mlc_llm.tokenizers.tokenizer import Tokenizer, check_text
 MAX_PROMPTS = 1024
 MAX_TOTAL_CHOICES = 2048
 """Prompts times n."""
+MAX_READINGS = 1 << 20
+"""Log-probabilities that one answer reports of its prompts."""
 
 
 class ServedModel(Struct, frozen=True):
@@ -212,6 +214,14 @@ def _check_fit(ids: Sequence[int], ready: Ready, param: str) -> None:
         check_token(max(ids), ready, param)
 
 
+def _check_readings(all_ids: Sequence[Sequence[int]], generation: GenerationConfig) -> None:
+    """What is reported of the prompts must not grow beyond all memory."""
+    per_token = 0 if generation.prompt_logprobs is None else 1 + generation.prompt_logprobs
+    if per_token * sum(map(len, all_ids)) > MAX_READINGS:
+        reason = "These are too many log-probabilities of prompts; ask for fewer alternatives."
+        raise BadRequest(reason, param="prompt_logprobs")
+
+
 def _prepared(
     request: ChatCompletionRequest | CompletionRequest,
     model: ServedModel,
@@ -222,6 +232,7 @@ def _prepared(
     *,
     with_extra: bool,
 ) -> Prepared:
+    _check_readings(all_ids, generation)
     names = tuple(f"{request_id}-{index}" for index in range(len(all_ids)))
     if len(all_ids) == 1:
         names = (request_id,)
@@ -235,6 +246,7 @@ def _prepared(
         n=generation.n,
         shown=request.n or 1,
         echo=echo,
+        prompt_logprobs=request.prompt_logprobs is not None,
         logprobs=request.logprobs is not None and request.logprobs is not False,
         include_usage=bool(options and options.include_usage),
         with_extra=with_extra,

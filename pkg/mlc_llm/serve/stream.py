@@ -111,6 +111,7 @@ def _joined(parts: list[Delta]) -> Delta:
         num_tokens=sum(part.num_tokens for part in parts),
         finish_reason=_last_reason(parts),
         logprobs=tuple(entry for part in parts for entry in part.logprobs),
+        prompt=tuple(entry for part in parts for entry in part.prompt),
     )
 
 

@@ -60,6 +60,7 @@ RANGES = {
     "n": Range(1, MAX_CHOICES),
     "min_tokens": Range(0, MAX_INTEGER),
     "top_logprobs": Range(0, MAX_TOP_LOGPROBS),
+    "prompt_logprobs": Range(0, MAX_TOP_LOGPROBS),
 }
 """Fields whose value must lie in a range whenever it is given."""
 
@@ -127,6 +128,7 @@ def generation_config(
         allowed_token_ids=allowed_tokens(request, ready),
         bad_words=() if encode is None else bad_words(request, ready, encode),
         keep_stop_str=bool(request.include_stop_str_in_output),
+        prompt_logprobs=_prompt_logprobs(request, wanted),
         show_special_tokens=request.skip_special_tokens is False,
     )
 
@@ -212,6 +214,19 @@ def _logprobs(request: GenerationFields) -> int | None:
         reason = f"`logprobs` must be at least 0 and at most {MAX_TOP_LOGPROBS}."
         raise BadRequest(reason, param="logprobs")
     return max(request.logprobs, request.top_logprobs or 0)
+
+
+def _prompt_logprobs(request: GenerationFields, wanted: int | None) -> int | None:
+    """Alternatives to report with each token of the prompt; None: the prompt is not reported.
+
+    `wanted` are those of the answer's tokens, which an echo puts after the prompt's.
+    """
+    echoed = wanted if isinstance(request, CompletionRequest) and request.echo else None
+    asked = request.prompt_logprobs
+    if asked is not None and request.stream:
+        reason = "`prompt_logprobs` cannot be streamed; use `echo` with `logprobs` instead."
+        raise BadRequest(reason, param="prompt_logprobs")
+    return max((k for k in (asked, echoed) if k is not None), default=None)
 
 
 def _logit_bias(request: GenerationFields, ready: Ready) -> dict[int, float]:

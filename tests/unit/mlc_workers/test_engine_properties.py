@@ -42,18 +42,31 @@ class Serving(RuleBasedStateMachine):
         n=st.sampled_from([1, 1, 2, 3]),
         stop_after=st.none() | st.integers(0, 20),
         seed=st.sampled_from([None, None, None, BAD_SEED]),
+        reads=st.sampled_from([None, None, 1]),
     )
     def submit(
-        self, client: int, prompt: list[int], n: int, stop_after: int | None, seed: int | None
+        self,
+        client: int,
+        prompt: list[int],
+        n: int,
+        stop_after: int | None,
+        seed: int | None,
+        reads: int | None,
     ) -> None:
-        name = f"r{len(self.asked)}"
+        name = f"{'r' if reads is None else 'p'}{len(self.asked)}"
         stops: tuple[str, ...] = ()
         if stop_after is not None:
             answer = continuation(prompt, stop_after + 2, VOCAB)
             stops = (FakeTexts.text_of(answer[stop_after:]),)
         self.asked[client, name] = (prompt, n, stops)
         self.bench.ends[client].submit(
-            name, prompt, n=n, max_tokens=MAX_TOKENS, stop_strs=stops, seed=seed
+            name,
+            prompt,
+            n=n,
+            max_tokens=MAX_TOKENS,
+            stop_strs=stops,
+            seed=seed,
+            prompt_logprobs=reads,
         )
 
     @precondition(lambda self: self.asked)
@@ -97,6 +110,9 @@ class Serving(RuleBasedStateMachine):
         assert finished[0].prompt_tokens == len(prompt)
         tokens = [delta.num_tokens for i in range(n) for delta in end.deltas(name, i)]
         assert finished[0].completion_tokens == sum(tokens)
+        told = [token.token_id for delta in end.deltas(name) for token in delta.prompt]
+        if name.startswith("r") or (client, name) not in self.aborted:
+            assert told == (prompt if name.startswith("p") else [])
         for index in range(n):
             (reason,) = end.reasons(name, index)
             limit = min(MAX_TOKENS, self.bench.limits.max_length - len(prompt))

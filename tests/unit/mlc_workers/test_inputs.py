@@ -68,6 +68,16 @@ def test_logits_are_wanted_after_the_last_token_of_spans_that_sample(plan: Plan)
     ]
 
 
+def test_logits_of_tokens_that_are_read_come_before_the_one_that_is_sampled() -> None:
+    spans = (
+        Span(2, 20, [7], sample=True),
+        Span(4, 0, list(range(10)), sample=True, first_read=3, num_read=6),
+        Span(1, 0, [5] * 4, sample=False, first_read=0, num_read=4),
+    )
+    inputs = InputBuilder(TABLE, MAX_ROWS).build(Plan(spans))
+    assert inputs.last.tolist() == [0, *range(4, 10), 10, *range(11, 15)]
+
+
 def test_arrays_start_where_vector_loads_may() -> None:
     builder = InputBuilder(TABLE, MAX_ROWS)
     for array in builder.build(Plan((Span(0, 0, [1], True),))):

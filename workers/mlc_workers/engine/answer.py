@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mlc_llm.protocol.messages import Delta, Failed, Finished, FinishReason, TokenLogprob
+from mlc_llm.protocol.messages import (
+    Delta,
+    Failed,
+    Finished,
+    FinishReason,
+    PromptToken,
+    TokenLogprob,
+)
 from mlc_workers.request import Choice, Request
+from mlc_workers.sampling.prompt import Likelihood
 from mlc_workers.sampling.sampler import Pick
 
 BytesOf = Callable[[int], bytes]
@@ -60,6 +68,12 @@ def account(request: Request) -> Finished:
 def failure(request_id: str, error: Exception) -> Failed:
     """What the client is told when there is no answer."""
     return Failed(request_id, type(error).__name__, getattr(error, "message", str(error)))
+
+
+def prompt_token(token_id: int, found: Likelihood, bytes_of: BytesOf) -> PromptToken:
+    """One token of a prompt as the client is told of it."""
+    top = tuple((other, bytes_of(other), logprob) for other, logprob in found.top)
+    return PromptToken(token_id, bytes_of(token_id), found.logprob, found.rank, top)
 
 
 def _logprob(pick: Pick, bytes_of: BytesOf) -> TokenLogprob:

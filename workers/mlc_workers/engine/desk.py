@@ -6,19 +6,20 @@ that request's `Failed`; knows no device and no step.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from mlc_llm.errors import DuplicateRequest, EngineFault, EngineUnavailable, MLCError
 from mlc_llm.protocol.generation import GenerationConfig
-from mlc_llm.protocol.messages import FinishReason, Submit
+from mlc_llm.protocol.messages import Delta, FinishReason, PromptToken, Submit
 from mlc_llm.tracing.events import Event
 from mlc_llm.tracing.recorder import Recorder
-from mlc_workers.engine.answer import account, cut, extend, failure
+from mlc_workers.engine.answer import account, cut, extend, failure, prompt_token
 from mlc_workers.engine.inbox import Checks, Client, read_submit
 from mlc_workers.engine.sampler import Sampler
 from mlc_workers.engine.stats import REASONS, Counters
 from mlc_workers.request import Choice, Phase, Request, TextFeed
+from mlc_workers.sampling.prompt import Likelihood
 from mlc_workers.sampling.sampler import Pick
 from mlc_workers.scheduler.scheduler import Scheduler
 
@@ -82,7 +83,9 @@ class Desk:
         client.live[submit.request_id] = request
         self._counters.prompt_tokens += request.num_prompt_tokens
         self._trace(Event.REQUEST_ADDED, submit.request_id)
-        if request.generation.max_tokens == 0:
+        if request.generation.prompt_logprobs is not None:
+            self._tell_first(client, request)
+        if request.generation.max_tokens == 0 and not request.read_until:
             self._cut(client, request, FinishReason.LENGTH)
 
     def abort(self, client: Client, request_id: str) -> None:
@@ -104,6 +107,29 @@ class Desk:
             return
         self._scheduler.drop(request)
         self._fail(client, request.key.request_id, error)
+
+    def end(self, request: Request, reason: FinishReason) -> None:
+        """End a request that has all it asked for."""
+        client = self._clients[request.key.client]
+        if request.key.request_id in client.live:
+            self._cut(client, request, reason)
+
+    def tell_prompt(
+        self, request: Request, tokens: Sequence[int], found: Sequence[Likelihood]
+    ) -> None:
+        """Tell the client of the next tokens of the prompt."""
+        told = tuple(
+            prompt_token(token, likelihood, self._texts.bytes_of)
+            for token, likelihood in zip(tokens, found, strict=True)
+        )
+        delta = Delta(request.key.request_id, 0, "", 0, prompt=told)
+        self._clients[request.key.client].outbox.deltas.append(delta)
+
+    def _tell_first(self, client: Client, request: Request) -> None:
+        """The first token of a prompt follows nothing, so it is known at once."""
+        token = request.choices[0].tokens[0]
+        first = PromptToken(token, self._texts.bytes_of(token), None, 0)
+        client.outbox.deltas.append(Delta(request.key.request_id, 0, "", 0, prompt=(first,)))
 
     def answer(self, choice: Choice, pick: Pick) -> None:
         """Tell the client of a token; end the choice, and with the last one the request."""

@@ -94,4 +94,5 @@ def _joined(first: Delta, second: Delta) -> Delta:
         first.num_tokens + second.num_tokens,
         second.finish_reason,
         first.logprobs + second.logprobs,
+        first.prompt + second.prompt,
     )

@@ -17,6 +17,7 @@ from mlc_llm.errors import EngineFault
 from mlc_llm.tracing.events import ENGINE, Event
 from mlc_llm.tracing.recorder import Recorder
 from mlc_workers.engine.desk import Desk
+from mlc_workers.engine.reading import end_read_prompts, tell_prompts
 from mlc_workers.engine.sampler import Sampler
 from mlc_workers.engine.stats import Counters
 from mlc_workers.request import Choice
@@ -76,6 +77,7 @@ class Stepper:
             return True
         self.num_faults = 0
         ran = self._clock()
+        tell_prompts(self._desk, step, logits[:, : self._vocab_size])
         picks = self._sample(step, logits)
         sampled = self._clock()
         self._scheduler.settle(step, [pick.token_id for pick in picks])
@@ -83,6 +85,7 @@ class Stepper:
         self._note_tokens(step, settled)
         for choice, pick in zip(step.sampled, picks, strict=True):
             self._desk.answer(choice, pick)
+        end_read_prompts(self._desk, step)
         self._count(step, planned - began + settled - sampled, self._clock() - began)
         if self._recorder is not None:
             self._trace(step, (began, planned, ran, sampled, settled, self._clock()))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mlc_llm.compiler.abi import MAX_ROWS, PAGE_SIZE, TILE_ROWS
 from mlc_llm.weights.memory import huge_empty
-from mlc_workers.scheduler.plan import Plan
+from mlc_workers.scheduler.plan import Plan, Span
 
 Ints = NDArray[np.int32]
 
@@ -55,7 +55,7 @@ class InputBuilder:
         np.add(self._count[:n], np.repeat(starts - firsts, lengths), out=self._positions[:n])
         self._place(n, np.repeat(rows, lengths))
         num_tiles = self._tile(firsts, lengths, rows)
-        wanted = ends[[span.sample for span in spans]] - 1
+        wanted = self._wanted(spans, firsts, ends)
         self._last[: len(wanted)] = wanted
         return Inputs(
             self._ids[:n],
@@ -64,6 +64,18 @@ class InputBuilder:
             self._tiles[:num_tiles],
             self._last[: len(wanted)],
         )
+
+    def _wanted(self, spans: tuple[Span, ...], firsts: Ints, ends: Ints) -> Ints:
+        """Rows whose logits are wanted, in the order of the plan."""
+        if not any(span.num_read for span in spans):
+            return ends[[span.sample for span in spans]] - 1
+        found: list[Ints] = []
+        for span, first, end in zip(spans, firsts.tolist(), ends.tolist(), strict=True):
+            start = first + span.first_read
+            found.append(self._count[start : start + span.num_read])
+            if span.sample:
+                found.append(self._count[end - 1 : end])
+        return np.concatenate(found)
 
     def _place(self, n: int, rows: Ints) -> None:
         """slots = page * PAGE_SIZE + position % PAGE_SIZE."""

@@ -56,7 +56,7 @@ class Runner:
         self._weights = tvm_ffi.convert([tvm_ffi.from_dlpack(weight) for weight in weights])
 
     def run(self, plan: Plan) -> NDArray[np.float32]:
-        """Logits float32[b, vocab_size], a row per span that samples, in order.
+        """Logits float32[b, vocab_size], the rows of each span in order (see `Plan`).
 
         They are a view of memory that the next run overwrites.
         """

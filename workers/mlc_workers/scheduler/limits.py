@@ -21,6 +21,8 @@ class Limits(Struct, frozen=True, kw_only=True):
     """Tokens that one step computes at most, decoding included."""
     prefill_mode: Literal["hybrid", "chunked"] = "hybrid"
     max_waiting: int = 1024
+    max_read_rows: int = 256
+    """Rows of logits of prompts that one step gives at most, so that their memory is bounded."""
 
     @property
     def max_length(self) -> int:

@@ -22,10 +22,16 @@ class Span(Struct, frozen=True, gc=False):
     """Token ids; positions start .. start + len - 1 have pages reserved."""
     sample: bool
     """Whether the logits after the last token are wanted."""
+    first_read: int = 0
+    """Offset of the first token whose result is wanted for itself ..."""
+    num_read: int = 0
+    """... and how many from there on. Beside these, `sample` may want the last one."""
 
 
 class Plan(Struct, frozen=True, gc=False):
-    """One step. Spans that sample yield one row of logits each, in order."""
+    """One step. A span yields a row of logits for each token that is read, and one more when it
+    samples; spans follow each other in order.
+    """
 
     spans: tuple[Span, ...]
     copies: tuple[tuple[int, int], ...] = ()

@@ -16,13 +16,20 @@ def plan_chunk(state: State, step: StepBuilder, choice: Choice) -> None:
     sequence = choice.sequence
     assert sequence is not None
     start = sequence.length
-    size = min(len(choice.tokens) - start, step.num_prefill)
+    request = choice.request
+    last = request.read_until if request.generation.max_tokens == 0 else len(choice.tokens)
+    size = min(last - start, step.num_prefill)
+    unread = max(start, request.num_read)
+    if unread < request.read_until:
+        size = min(size, unread - start + step.num_read)
     if size > 0:
         room = (len(sequence.pages) + state.kv.num_available) * PAGE_SIZE - start
         size = max(1, min(size, room))
         if make_room(state, step, choice, start + size):
             end = start + size
-            span = Span(sequence.row, start, choice.tokens[start:end], end == len(choice.tokens))
+            sample = end == len(choice.tokens) and request.generation.max_tokens != 0
+            read = max(0, min(end, request.read_until) - unread)
+            span = Span(sequence.row, start, choice.tokens[start:end], sample, unread - start, read)
             step.add_prefill(choice, span)
     step.num_promised_pages += pages_for(len(choice.tokens) + 1) - len(sequence.pages)
 
@@ -61,6 +68,9 @@ class Admission:
         if kv.table.num_free - state.num_reserved_rows < num_rows:
             return False
         matched = kv.match(choice.tokens)
+        request = choice.request
+        if request.num_read < request.read_until:
+            del matched[request.num_read // PAGE_SIZE :]  # a page that is found is not computed
         needed = pages_for(len(choice.tokens) + 1) - len(matched)
         reserve = step.num_promised_pages + len(state.running)
         if needed + reserve > kv.num_available - kv.prefix.num_idle_of(matched):

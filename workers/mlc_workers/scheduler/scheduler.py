@@ -54,6 +54,7 @@ class Scheduler:
         if not self.has_work:
             return None
         step = StepBuilder()
+        step.num_read = self.limits.max_read_rows
         budget = self.limits.prefill_chunk_size
         if self.limits.prefill_mode == "chunked":
             self._collect(step, 0, budget)
@@ -80,6 +81,8 @@ class Scheduler:
                 length = sequence.length = span.start + len(span.tokens)
                 if length - sequence.num_registered * PAGE_SIZE >= PAGE_SIZE:
                     kv.commit(sequence, choice.tokens)
+                if span.num_read:
+                    choice.request.num_read = span.start + span.first_read + span.num_read
         forks: list[Choice] = []
         for choice, token in zip(step.sampled, tokens, strict=True):
             if choice.phase is Phase.DECODE or self._begin(choice, forks):

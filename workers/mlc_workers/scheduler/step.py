@@ -27,6 +27,8 @@ class Step(Struct, frozen=True):
     """Tokens of prompts, recomputed ones included."""
     is_prefill: list[bool]
     """Whether `choices[i]` computes a chunk of a prompt."""
+    reads: list[tuple[int, int]]
+    """(i, logits row of its first token that is read) of every `choices[i]` whose span reads."""
 
     @property
     def prefilling(self) -> list[Choice]:
@@ -47,6 +49,8 @@ class StepBuilder:
         """Tokens that decoding may still take."""
         self.num_prefill = 0
         """Tokens that prefill may still take."""
+        self.num_read = 0
+        """Results of single tokens of prompts that may still be read."""
         self.num_promised_pages = 0
         """Pages that prompts in progress will still need."""
         self.is_short = False
@@ -57,6 +61,8 @@ class StepBuilder:
         self.sampled: list[Choice] = []
         self.started: list[Choice] = []
         self.preempted: list[Choice] = []
+        self.reads: list[tuple[int, int]] = []
+        self._num_rows = 0
         self._rows: list[int] | None = None
         self._num_prefill_tokens = 0
         self._is_prefill: list[bool] = []
@@ -76,6 +82,8 @@ class StepBuilder:
         self.spans.append(span)
         self.choices.append(choice)
         self._is_prefill.append(True)
+        if span.num_read:
+            self._read(span)
         if not span.sample:
             return
         request = choice.request
@@ -97,9 +105,19 @@ class StepBuilder:
             self.preempted,
             self._num_prefill_tokens,
             self._is_prefill,
+            self.reads,
         )
+
+    def _read(self, span: Span) -> None:
+        """The rows of the span that is being added, before the one it samples."""
+        if self._rows is None:
+            self._rows = list(range(len(self.sampled)))
+        self.reads.append((len(self.spans) - 1, self._num_rows))
+        self.num_read -= span.num_read
+        self._num_rows += span.num_read
 
     def _sample(self, choice: Choice) -> None:
         self.sampled.append(choice)
         if self._rows is not None:
-            self._rows.append(self._rows[-1] + 1)
+            self._rows.append(self._num_rows)
+        self._num_rows += 1

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from mlc_llm.protocol.messages import Delta, Finished, FinishReason, TokenLogprob
 from mlc_llm.protocol.responses import CompletionLogProbs, LogProbsContent
-from mlc_llm.serve.answer import Answer, TextOffsets, token_text
+from mlc_llm.serve.answer import Answer
 from mlc_llm.serve.chunks import ChatChunks, CompletionChunks
 from mlc_llm.serve.fold import Fold
-from support.news import cuts, deltas, finished, interleavings
+from mlc_llm.serve.text_offsets import TextOffsets, token_text
+from support.news import cuts, deltas, finished, interleavings, readings
 
 
 def an_answer(**changes: object) -> Answer:
@@ -32,10 +33,13 @@ def stories(draw: st.DrawFn) -> tuple[Answer, list[list[Delta]], list[Finished]]
         logprobs=draw(st.booleans()),
         include_usage=True,
         with_extra=draw(st.booleans()),
+        prompt_logprobs=draw(st.booleans()),
         echo=tuple(f"prompt {i}: " for i in request_ids) if draw(st.booleans()) else (),
     )
     histories = [draw(deltas(r, i)) for r in request_ids for i in range(n)]
     news = draw(interleavings(histories))
+    if draw(st.booleans()):
+        news = [delta for r in request_ids for delta in draw(readings(r))] + news
     return answer, draw(cuts(news)), [draw(finished(r)) for r in request_ids]
 
 
