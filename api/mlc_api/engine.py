@@ -6,6 +6,7 @@ Knows nothing of HTTP. Loads no web framework, so that the engine process can be
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from mlc_llm.errors import EngineUnavailable
 from mlc_llm.protocol.messages import Progress, Ready, Stats, Submit
@@ -44,6 +45,11 @@ class ServedEngine:
             self._spec, on_progress=self._on_progress, restart=True, command=self._command
         )
         return self._client.ready
+
+    async def until_given_up(self) -> NoReturn:
+        """After `start`: raise `EngineDied` when the engine died and could not be restarted."""
+        assert self._client is not None
+        await self._client.until_given_up()
 
     async def stop(self) -> None:
         """End it now; what is in flight fails with `EngineUnavailable`."""

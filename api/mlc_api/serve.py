@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import uvloop
 
@@ -119,15 +119,20 @@ class _Life:
         self._console.address(self._settings.model_id, host, port)
 
     async def _until_over(self, starting: asyncio.Task[None], serving: asyncio.Task[None]) -> None:
-        """Until a signal, the death of the server, or a start that failed."""
+        """Until a signal or the death of the server; raises when there is no engine to serve."""
         stop = asyncio.create_task(self._stop.wait())
+        lost = asyncio.create_task(self._until_no_engine(starting))
         try:
-            await asyncio.wait({starting, serving, stop}, return_when=asyncio.FIRST_COMPLETED)
-            if starting.done() and not self._stop.is_set():
-                starting.result()
-                await asyncio.wait({serving, stop}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({lost, serving, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if lost.done() and not self._stop.is_set():
+                lost.result()
         finally:
             stop.cancel()
+            lost.cancel()
+
+    async def _until_no_engine(self, starting: asyncio.Task[None]) -> NoReturn:
+        await asyncio.shield(starting)
+        await self._engine.until_given_up()
 
     async def _shut_down(self, server: Any, serving: asyncio.Task[None]) -> None:
         """Accept no more; running answers have a short time, then they end with an error."""

@@ -9,6 +9,8 @@ import argparse
 import sys
 from typing import NoReturn
 
+from mlc_llm.errors import one_line
+
 
 class ArgumentParser(argparse.ArgumentParser):
     """`argparse.ArgumentParser` with a wider view of what to print when something is wrong.
@@ -30,5 +32,5 @@ class ArgumentParser(argparse.ArgumentParser):
         self.print_help(sys.stdout)
         sys.stdout.flush()
         print("======================= Error =======================", file=sys.stderr)
-        print(f"{self.prog}: error: {message}", file=sys.stderr)
+        print(f"{self.prog}: error: {one_line(message)}", file=sys.stderr)
         sys.exit(2)

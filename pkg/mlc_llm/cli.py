@@ -11,7 +11,7 @@ from importlib import import_module
 
 from mlc_llm import __version__
 from mlc_llm.arguments import ArgumentParser
-from mlc_llm.errors import MLCError
+from mlc_llm.errors import MLCError, one_line
 
 COMMANDS = {
     "serve": ("mlc_api.serve:main", "serve a model over OpenAI's REST API"),
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _load(COMMANDS[command][0])(rest)
     except MLCError as error:
-        print(f"mlc_llm {command}: error: {error}", file=sys.stderr)
+        print(f"mlc_llm {command}: error: {one_line(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

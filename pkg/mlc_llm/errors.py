@@ -34,6 +34,14 @@ class MLCError(Exception):
             self.code = code
 
 
+def one_line(message: object) -> str:
+    """The message for a terminal or a log: what would break the line or the terminal is escaped."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode()
+        for char in str(message).strip()
+    )
+
+
 class BadRequest(MLCError, ValueError):
     """The request is wrong; `param` names the field."""
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
 import requests
 
 from support.server import Server
@@ -33,6 +35,26 @@ def test_a_killed_engine_fails_its_requests_and_comes_back() -> None:
     assert set(os.listdir("/dev/shm")) <= before
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGSEGV])
+def test_an_engine_that_is_ended_in_any_way_never_ends_an_answer_as_if_it_were_whole(
+    number: signal.Signals,
+) -> None:
+    with Server() as server, ThreadPoolExecutor(1) as pool:
+        url = f"{server.base_url}/chat/completions"
+        whole = pool.submit(requests.post, url, json=STORY, timeout=60)
+        with requests.post(url, json={**STORY, "stream": True}, stream=True, timeout=60) as answer:
+            lines = answer.iter_lines()
+            assert next(lines).startswith(b"data: ")
+            while server.stats()["vllm:num_requests_running"] < 2:
+                pass
+            server.engine().send_signal(number)
+            events = [json.loads(line[6:]) for line in lines if line.startswith(b"data: {")]
+        assert events[-1]["error"]["code"] in ("engine_unavailable", "engine_died")
+        assert whole.result().status_code == 503
+        assert whole.result().json()["error"]["code"] in ("engine_unavailable", "engine_died")
+        server.wait_for_health(200, 60)
+
+
 def test_health_is_503_while_no_engine_answers() -> None:
     with Server() as server:
         engine = server.engine()
@@ -56,8 +78,8 @@ def test_the_second_start_loads_the_library_that_the_first_one_compiled(tmp_path
     env = {"MLC_LLM_HOME": str(tmp_path)}
     with Server(env=env):
         pass
-    compiled = {p: p.stat().st_mtime_ns for p in (tmp_path / "model_lib").glob("*.so")}
+    compiled = {p: p.stat().st_ino for p in (tmp_path / "model_lib").glob("*.so")}
     assert compiled
     with Server(env=env):
         pass
-    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "model_lib").glob("*.so")} == compiled
+    assert {p: p.stat().st_ino for p in (tmp_path / "model_lib").glob("*.so")} == compiled

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import threading
+from pathlib import Path
 
 import pytest
 import uvloop
@@ -99,6 +100,29 @@ async def test_an_engine_that_talks_nonsense_is_ended(start: Start) -> None:
     client = await start("--garbage-after-steps", "10")
     with pytest.raises(EngineDied):
         await text_of(client.open([ask("r", (5,), ENDLESS)]))
+
+
+async def test_an_engine_that_never_comes_back_is_given_up(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "_FIRST_DELAY_S", 0.001)
+    client = await start("--only-once", str(tmp_path / "started"), restart=True)
+    os.kill(client.ready.pid, signal.SIGKILL)
+    with pytest.raises(EngineDied, match="could not be restarted 6 times"):
+        await client.until_given_up()
+    assert client.state is EngineState.STOPPED
+    with pytest.raises(EngineUnavailable):
+        client.open([ask("r", (1,))])
+
+
+async def test_a_suspended_engine_is_not_healthy_until_it_goes_on(start: Start) -> None:
+    client = await start()
+    os.kill(client.ready.pid, signal.SIGSTOP)
+    while client.healthy:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    os.kill(client.ready.pid, signal.SIGCONT)
+    while not client.healthy:  # noqa: ASYNC110
+        await asyncio.sleep(0)
 
 
 async def test_a_stopped_engine_looks_stuck_and_can_still_be_closed(

@@ -9,10 +9,13 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
+from mlc_llm.compiler import jit
 from mlc_llm.compiler.artifact import LibrarySpec, check_metadata, is_intact, seal
 from mlc_llm.compiler.jit import Compiled, cache_key, ensure_library
+from mlc_llm.compiler.job import CHILD
 from mlc_llm.errors import BadConfig, BadModel
 from mlc_llm.kernels.cpu.level import detect
 from mlc_workers.runner.library import load_library, open_library
@@ -25,7 +28,7 @@ import sys, msgspec
 from pathlib import Path
 from mlc_llm.compiler.artifact import seal
 from mlc_llm.compiler.job import Job
-job = msgspec.json.decode(sys.stdin.buffer.read(), type=Job)
+job = msgspec.json.decode(sys.stdin.buffer.readline(), type=Job)
 print('{"message": "compiling", "done": 0.5}', flush=True)
 print('noise')
 path = Path(job.path).with_suffix('.new')
@@ -151,6 +154,62 @@ def test_what_cannot_be_cached_is_compiled_in_memory_and_said(reason: str, tmp_p
     assert reason in found.note
     assert log.messages[-1] == "compiled"
     assert "llama" in open_library(found, threads=2).metadata
+
+
+@pytest.mark.parametrize("compiler", ["true", "false", "sh -c 'echo out of paper; exit 1'"])
+def test_a_compiler_that_makes_no_library_is_done_without(compiler: str, tmp_path: Path) -> None:
+    found, log = ensure(tmp_path, CHILD, CC=compiler)
+    assert found.path is None
+    assert "cannot link a library" in found.note
+    assert log.messages[-1] == "compiled"
+    assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_a_compiler_may_be_given_with_its_arguments(tmp_path: Path) -> None:
+    found, _ = ensure(tmp_path, CHILD, CC="env LC_ALL=C cc -O1")
+    assert found.path is not None
+    assert "llama" in load_library(found.path).metadata
+
+
+def test_a_compiling_child_ends_with_whoever_started_it(tmp_path: Path) -> None:
+    script = f"""
+import os, sys
+from pathlib import Path
+from mlc_llm.compiler.jit import ensure_library
+from test_compile_cache import SPEC
+def progress(stage, message, done):
+    if message == "compiling kernels":
+        print("compiling", flush=True)
+ensure_library(SPEC, progress, folder=Path({str(tmp_path)!r}))
+"""
+    rooms = [*sys.path, str(Path(__file__).parent)]
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(rooms)},
+    )
+    with parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == b"compiling\n"
+        (child,) = psutil.Process(parent.pid).children()
+        parent.kill()
+    child.wait(30)
+    assert not list(tmp_path.glob("*.so"))
+
+
+def test_only_the_libraries_used_last_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jit, "MAX_LIBRARIES", 3)
+    for age, name in enumerate("abc"):
+        (tmp_path / f"{name}.so").touch()
+        os.utime(tmp_path / f"{name}.so", (1000 - age, 1000 - age))
+    found, _ = ensure(tmp_path)
+    assert found.path is not None
+    assert {path.stem for path in tmp_path.glob("*.so")} == {"a", "b", found.path.stem}
+    os.utime(found.path, (0, 0))
+    ensure(tmp_path, BROKEN)  # a hit: now it is the one used last
+    assert found.path.stat().st_mtime > 1000
 
 
 def test_a_sealed_file_is_intact_only_as_it_was_sealed(tmp_path: Path) -> None:

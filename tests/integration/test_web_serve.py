@@ -225,6 +225,26 @@ def test_a_folder_that_cannot_be_read_ends_it_with_a_sentence(folder: Path, tmp_
     assert errors.count("\n") == 1
 
 
+def test_an_engine_that_never_comes_back_ends_it_with_a_sentence(
+    folder: Path, tmp_path: Path
+) -> None:
+    with Process(folder, engine=f"--only-once {tmp_path / 'started'}") as server:
+        (engine,) = psutil.Process(server.popen.pid).children()
+        engine.kill()
+        code, _, errors = server.end()
+        assert code == 1
+        assert "could not be restarted 6 times in a row" in errors
+
+
+def test_a_name_with_line_breaks_is_refused_in_one_line() -> None:
+    command = [sys.executable, "-m", "mlc_llm", "serve", "no\nsuch\x1b[31m\rmodel"]
+    ran = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+    assert ran.returncode == 1
+    assert len(ran.stderr.splitlines()) == 1
+    assert ran.stderr.startswith("mlc_llm serve: error: no model folder was found")
+    assert "\x1b" not in ran.stderr
+
+
 def test_a_taken_port_ends_it_with_a_sentence(folder: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -16,6 +16,7 @@ import signal
 import struct
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import msgspec
 
@@ -59,6 +60,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("--start-failed", metavar="KIND", choices=sorted(WIRE_ERRORS))
     parser.add_argument("--exit-at-start", type=int, metavar="CODE")
+    parser.add_argument("--only-once", metavar="FILE", help="exits at start where FILE exists")
     parser.add_argument("--die-after-steps", type=int, metavar="N")
     parser.add_argument("--garbage-after-steps", type=int, metavar="N")
     parser.add_argument("--fail-token", type=int, metavar="ID", help="prompts with it are Failed")
@@ -236,6 +238,10 @@ def serve(sessions: list[Session], options: argparse.Namespace) -> None:
 def main(argv: list[str]) -> int:
     """Start as the real engine does."""
     options = parse(argv)
+    if options.only_once is not None:
+        if Path(options.only_once).exists():
+            return 1
+        Path(options.only_once).touch()
     if options.exit_at_start is not None:
         print("The fake engine gives up.", file=sys.stderr)
         return int(options.exit_at_start)

@@ -15,7 +15,7 @@ from importlib import import_module
 from types import FrameType
 from typing import IO, NamedTuple, Protocol
 
-from mlc_llm.errors import MLCError
+from mlc_llm.errors import MLCError, one_line
 from mlc_llm.ipc.launch import exit_with_client, receive
 from mlc_llm.protocol.messages import Ready
 from mlc_llm.protocol.spec import EngineSpec
@@ -53,7 +53,7 @@ def main(argv: Sequence[str], stdin: IO[bytes], builder: str = BUILDER) -> int:
     try:
         arrival = receive(argv, stdin)
     except MLCError as error:
-        print(f"mlc_workers: error: {error}", file=sys.stderr)
+        print(f"mlc_workers: error: {one_line(error)}", file=sys.stderr)
         return 1
     exit_with_client(arrival.lifeline)
     announcer = Announcer(arrival.channels)
@@ -69,7 +69,7 @@ def main(argv: Sequence[str], stdin: IO[bytes], builder: str = BUILDER) -> int:
         engine.run()
     except Exception as error:
         _explain(error, arrival.spec)
-        print(f"mlc_workers: error: {error}", file=sys.stderr)
+        print(f"mlc_workers: error: {one_line(error)}", file=sys.stderr)
         return 1
     return 0
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import tvm
 from tvm import relax
-from tvm.support import cc
 
 from mlc_llm.compiler.artifact import METADATA, LibrarySpec, metadata_of, seal
 from mlc_llm.kernels.cpu.level import Level
@@ -23,7 +23,7 @@ Progress = Callable[[str, float], None]
 
 
 class LinkError(Exception):
-    """The C compiler could not make a shared library."""
+    """No shared library could be made, or kept."""
 
 
 def compile_model(spec: LibrarySpec, progress: Progress) -> tvm.runtime.Executable:
@@ -36,29 +36,41 @@ def compile_model(spec: LibrarySpec, progress: Progress) -> tvm.runtime.Executab
     return tvm.compile(module, target=target(level))
 
 
-def compile_to_file(spec: LibrarySpec, path: Path, compiler: str, progress: Progress) -> None:
-    """Write the sealed library of a model to `path`; `compiler` links it.
+def compile_to_file(
+    spec: LibrarySpec, path: Path, compiler: Sequence[str], progress: Progress
+) -> None:
+    """Write the sealed library of a model to `path`; `compiler` is the command that links it.
 
-    The file appears under its name complete or not at all. Raises `LinkError` when linking
-    fails.
+    The file appears under its name complete or not at all. Raises `LinkError` when it cannot be
+    linked or written.
     """
     executable = compile_model(spec, progress)
     progress("linking", 0.9)
     scratch = path.with_name(f"{path.name}.{os.getpid()}.tmp.so")
     try:
-        _link(executable, scratch, compiler)
+        executable.export_library(str(scratch), fcompile=_linker(compiler))
         seal(scratch)
         scratch.replace(path)
+    except (RuntimeError, OSError) as error:  # of TVM and the compiler, or of a full disk
+        raise LinkError(str(error)) from error
     finally:
         scratch.unlink(missing_ok=True)
     progress("compiled", 1.0)
 
 
-def _link(executable: tvm.runtime.Executable, path: Path, compiler: str) -> None:
-    try:
-        executable.export_library(str(path), fcompile=cc.create_shared, cc=compiler)
-    except RuntimeError as error:
-        raise LinkError(str(error)) from error
+def _linker(compiler: Sequence[str]) -> Callable[..., None]:
+    """What `export_library` calls with its objects; TVM's own takes a compiler of one word only."""
+
+    def link(output: str, objects: Sequence[str], options: Sequence[str] = ()) -> None:
+        command = [*compiler, "-shared", "-fPIC", "-o", output, *objects, *options]
+        ran = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+        if ran.returncode:
+            words = ran.stdout.decode(errors="replace").strip()
+            raise RuntimeError(words or f"{compiler[0]} ended with {ran.returncode}")
+        if not Path(output).is_file():
+            raise RuntimeError(f"{compiler[0]} made no library")
+
+    return link
 
 
 def compile_in_memory(spec: LibrarySpec, progress: Progress) -> Any:

@@ -1,6 +1,6 @@
 """Compile one model in a process of its own, which takes the compiler's memory along when it ends.
 
-stdin    a `Job` as JSON
+stdin    a `Job` as JSON in one line; then nothing, until whoever started us is gone or done
 stdout   a `Report` as JSON in a line of its own, as work goes on
 exit     0, or EXIT_LINK when the C compiler could not link, or 1; stderr says why
 """
@@ -15,11 +15,13 @@ import msgspec
 from mlc_llm.compiler.build import LinkError, compile_to_file
 from mlc_llm.compiler.job import EXIT_LINK, Job, Report
 from mlc_llm.errors import MLCError
+from mlc_llm.ipc.launch import exit_with_client
 
 
 def main() -> int:
     """Read the job, do it, return the exit code."""
-    job = msgspec.json.decode(sys.stdin.buffer.read(), type=Job)
+    job = msgspec.json.decode(sys.stdin.buffer.readline(), type=Job)
+    exit_with_client(sys.stdin.fileno())
     try:
         compile_to_file(job.spec, Path(job.path), job.compiler, _report)
     except LinkError as error:

@@ -5,7 +5,7 @@
 
 The key is a digest of everything that changes the library: the model's architecture, the
 quantization, the CPU level, this package's code and TVM's version. Nothing else does, so no option
-of the server recompiles. A library that is damaged is made again.
+of the server recompiles. A library that is damaged is made again; those used last are kept.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import fcntl
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -29,6 +29,9 @@ from mlc_llm.home import model_lib
 
 COMPILE_IN_MEMORY = "mlc_llm.compiler.build:compile_in_memory"
 POLICY_VARIABLE = "MLC_JIT_POLICY"
+
+MAX_LIBRARIES = 64
+"""Libraries that the cache keeps, a few MiB each."""
 
 Policy = Literal["ON", "OFF", "REDO", "READONLY"]
 
@@ -62,6 +65,7 @@ def ensure_library(
     if chosen == "OFF":
         raise BadConfig(f"{POLICY_VARIABLE}=OFF forbids compiling; pass --model-lib")
     if chosen != "REDO" and is_intact(path):
+        _note_use(path)
         return Compiled(path, None, f"using the compiled model {path}")
     if chosen == "READONLY":
         raise BadConfig(
@@ -76,8 +80,9 @@ def ensure_library(
             if chosen != "REDO" and is_intact(path):
                 return Compiled(path, None, f"using {path}, which another process compiled")
             compile_in_child(Job(spec, str(path), compiler), progress, command)
+            _prune(path.parent)
     except LinkFailed as failure:
-        return _in_memory(spec, progress, f"{compiler} cannot link a library ({failure})")
+        return _in_memory(spec, progress, f"{compiler[0]} cannot link a library ({failure})")
     except OSError as failure:
         return _in_memory(spec, progress, f"{path.parent} cannot be written ({failure.strerror})")
     return Compiled(path, None, f"compiled the model and kept it as {path}")
@@ -96,6 +101,19 @@ def policy(environ: Mapping[str, str]) -> Policy:
 def cache_key(spec: LibrarySpec) -> str:
     """Digest of all that the library depends on."""
     return hashlib.sha256(msgspec.json.encode(metadata_of(spec), order="sorted")).hexdigest()[:32]
+
+
+def _note_use(path: Path) -> None:
+    """The time a library was last wanted, by which the cache is pruned."""
+    with suppress(OSError):  # the cache may be another user's
+        os.utime(path)
+
+
+def _prune(folder: Path) -> None:
+    """Forget the libraries not wanted for longest; who has one loaded keeps what is loaded."""
+    libraries = sorted(folder.glob("*.so"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in libraries[MAX_LIBRARIES:]:
+        path.unlink(missing_ok=True)
 
 
 def _in_memory(spec: LibrarySpec, progress: Progress, why: str) -> Compiled:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -26,11 +27,11 @@ Progress = Callable[[str, str, float | None], None]
 
 
 class Job(Struct, frozen=True):
-    """What the child is to compile, to which file, linked by which program."""
+    """What the child is to compile, to which file, linked by which command."""
 
     spec: LibrarySpec
     path: str
-    compiler: str
+    compiler: tuple[str, ...]
 
 
 class Report(Struct, frozen=True, forbid_unknown_fields=True):
@@ -56,8 +57,10 @@ def compile_in_child(job: Job, progress: Progress, command: Sequence[str] = CHIL
     ) as child:
         assert child.stdin is not None
         assert child.stdout is not None
-        child.stdin.write(msgspec.json.encode(job))
-        child.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # it may be dead already
+            child.stdin.write(msgspec.json.encode(job) + b"\n")
+            child.stdin.flush()
+        # stdin stays open: its end tells the child that nobody waits for the library any more
         for line in child.stdout:
             try:
                 report = msgspec.json.decode(line, type=Report)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Mapping
 
@@ -49,10 +50,16 @@ def choose_device(asked: str = "auto", environ: Mapping[str, str] = os.environ) 
     return Device("cpu", level, f"{why}; vector instructions: {level.value}")
 
 
-def c_compiler(environ: Mapping[str, str] = os.environ) -> str | None:
-    """Path of a program that links shared libraries: $CC, or the first one found; None without."""
-    asked = environ.get("CC")
-    for name in (asked,) if asked else COMPILERS:
+def c_compiler(environ: Mapping[str, str] = os.environ) -> tuple[str, ...] | None:
+    """The command that links shared libraries, a path and its first arguments; None without one.
+
+    $CC, which may hold arguments ("gcc -m64", "ccache gcc"), or the first compiler that is found.
+    """
+    try:
+        asked = shlex.split(environ.get("CC", ""))
+    except ValueError:  # a quote that does not end
+        return None
+    for name, *arguments in [asked] if asked else [[name] for name in COMPILERS]:
         if found := shutil.which(name, path=environ.get("PATH")):
-            return found
+            return (found, *arguments)
     return None

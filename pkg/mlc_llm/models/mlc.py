@@ -42,7 +42,7 @@ class ChatConfig(Struct, frozen=True, kw_only=True):
     temperature: Annotated[float, Meta(ge=0, le=100)] | None = None
     presence_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
-    repetition_penalty: Annotated[float, Meta(gt=0, le=100)] | None = None
+    repetition_penalty: Annotated[float, Meta(ge=0.01, le=100)] | None = None
     top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
     conv_template: dict[str, Any] | str | None = None
     bos_token_id: TokenIds = None

@@ -11,7 +11,7 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Callable, Sequence
-from typing import assert_never
+from typing import NoReturn, assert_never
 
 import msgspec
 
@@ -36,9 +36,12 @@ from mlc_llm.serve.state import NEXT, WHY_UNAVAILABLE, EngineState
 from mlc_llm.serve.stream import Stream
 
 STUCK_AFTER_S = 60.0
-"""An engine that has not gone round its loop for this long is not healthy."""
+"""An engine that has not gone round its loop for this long is not healthy: longer than any step."""
+MAX_FAILED_STARTS = 6
+"""Restarts that may fail one after the other before there will be no more: about six seconds."""
 MAX_PROMPT_BYTES = 32 << 20
-_FIRST_DELAY_S, _LONGEST_DELAY_S = 0.1, 30.0
+_FIRST_DELAY_S = 0.1
+"""Before the first restart; doubled after each that failed."""
 
 _log = logging.getLogger(__name__)
 
@@ -68,6 +71,7 @@ class EngineClient:
         self._query_ids = itertools.count(1)
         self._restarting: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
+        self._given_up = asyncio.Event()
 
     @classmethod
     async def start(
@@ -117,6 +121,8 @@ class EngineClient:
             self._state is EngineState.READY
             and heartbeat is not None
             and heartbeat.since_beat_s < STUCK_AFTER_S
+            and self._link is not None
+            and not self._link.suspended
         )
 
     @property
@@ -165,6 +171,13 @@ class EngineClient:
                 raise EngineUnavailable(WHY_UNAVAILABLE[self._state])
             self._state_changed.clear()
             await self._state_changed.wait()
+
+    async def until_given_up(self) -> NoReturn:
+        """Never return; raise `EngineDied` when the engine died and could not be restarted."""
+        await self._given_up.wait()
+        raise EngineDied(
+            f"The engine died and could not be restarted {MAX_FAILED_STARTS} times in a row."
+        )
 
     async def close(self, drain: bool = False, timeout: float = 10) -> None:  # noqa: ASYNC109
         """End the engine process and give back everything; idempotent.
@@ -247,14 +260,18 @@ class EngineClient:
         assert self._link is not None
         await self._link.reaped()
         _log.error("The engine process died: %s.", self._link.epitaph)
-        delay = _FIRST_DELAY_S
-        while self._state is EngineState.RESTARTING:
-            await asyncio.sleep(delay)
-            delay = min(2 * delay, _LONGEST_DELAY_S)
+        if self._state is not EngineState.RESTARTING:
+            return
+        for attempt in range(MAX_FAILED_STARTS):
+            await asyncio.sleep(_FIRST_DELAY_S * 2**attempt)
             try:
                 self._become_ready(await self._launch())
             except (MLCError, OSError) as error:
-                _log.error("The engine could not be restarted, next try in %g s: %s", delay, error)
+                _log.error("The engine could not be restarted: %s", error)
+            else:
+                return
+        self._move(EngineState.STOPPED)
+        self._given_up.set()
 
     def _fail_everything(self, error: MLCError) -> None:
         self._requests.fail_all(error)

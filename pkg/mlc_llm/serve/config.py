@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from mlc_llm.errors import BadConfig
 from mlc_llm.protocol.spec import EngineSpec
@@ -21,7 +21,7 @@ from mlc_llm.protocol.spec import EngineSpec
 EngineMode = Literal["local", "interactive", "server"]
 SpeculativeMode = Literal["disable", "small_draft", "eagle", "medusa"]
 
-_DEVICE = re.compile(r"(auto|cpu|cuda|rocm|metal|vulkan|opencl)(:\d+)?")
+_DEVICE = re.compile(r"(auto|cpu)(:0)?|(cuda|rocm|metal|vulkan|opencl)(:\d+)?")
 
 
 class EngineConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -194,6 +194,7 @@ def check(config: EngineConfig) -> None:
 
     Values that switch a missing feature off are fine.
     """
+    _check_types(config)
     missing = {
         f"speculative_mode={config.speculative_mode}": config.speculative_mode != "disable",
         "additional_models": bool(config.additional_models),
@@ -222,14 +223,25 @@ def check(config: EngineConfig) -> None:
         "sliding_window_size",
     ):
         value = _given(getattr(config, field))
-        if value is not None and value < 1:
-            raise BadConfig(f"{field} must be at least 1, not {value}")
+        least = 2 if field == "max_single_sequence_length" else 1  # a token in, a token out
+        if value is not None and value < least:
+            raise BadConfig(f"{field} must be at least {least}, not {value}")
     share = config.gpu_memory_utilization
     if share is not None and not 0 < share <= 1:
         raise BadConfig(f"gpu_memory_utilization must be above 0 and at most 1, not {share:g}")
     recycled = config.prefix_cache_max_num_recycling_seqs
     if recycled is not None and recycled < -1:
         raise BadConfig(f"prefix_cache_max_num_recycling_seqs must be at least -1, not {recycled}")
+
+
+def _check_types(config: EngineConfig) -> None:
+    """Python does not check what a constructor is given; here every value gets its type checked."""
+    for name, value in asdict(config).items():
+        try:
+            msgspec.convert({name: value}, EngineConfig)
+        except msgspec.ValidationError as error:
+            why = str(error).partition(" - at ")[0].lower()
+            raise BadConfig(f"{name}={value!r} cannot be used: {why}") from None
 
 
 def _given(value: int | None) -> int | None:

@@ -26,6 +26,8 @@ _REAP_EVERY_S = 0.02
 _REAP_ATTEMPTS = 60
 """About a second for the kernel, or a driver in it, to finish what dies; then kill it again."""
 _TERMINATE_WAIT_S = 2.0
+_SUSPENDED = (b"T", b"t", b"Z", b"X")
+"""States of proc(5) in which a process does nothing."""
 
 
 class EngineLink:
@@ -66,6 +68,16 @@ class EngineLink:
     def heartbeat(self) -> Heartbeat | None:
         """How it does; None when it has gone."""
         return None if self._gone else self._end.heartbeat.read()
+
+    @property
+    def suspended(self) -> bool:
+        """Whether the kernel runs none of it now: stopped by a signal or a debugger, or dead."""
+        try:
+            with open(f"/proc/{self.pid}/stat", "rb") as file:
+                state = file.read().rpartition(b")")[2].split()[0]
+        except (OSError, IndexError):  # no /proc here, or reaped meanwhile
+            return self._gone
+        return state in _SUSPENDED
 
     @property
     def epitaph(self) -> str:

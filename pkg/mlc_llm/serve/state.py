@@ -3,6 +3,7 @@
 STARTING -> READY -> STOPPING -> STOPPED      it was closed
             READY -> STOPPED                  it died
             READY -> RESTARTING -> READY      it died, with restart=True
+                     RESTARTING -> STOPPED    no restart succeeded
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ NEXT: dict[EngineState, frozenset[EngineState]] = {
     EngineState.READY: frozenset(
         {EngineState.RESTARTING, EngineState.STOPPING, EngineState.STOPPED}
     ),
-    EngineState.RESTARTING: frozenset({EngineState.READY, EngineState.STOPPING}),
+    EngineState.RESTARTING: frozenset(
+        {EngineState.READY, EngineState.STOPPING, EngineState.STOPPED}
+    ),
     EngineState.STOPPING: frozenset({EngineState.STOPPED}),
     EngineState.STOPPED: frozenset({EngineState.STOPPING}),
 }

@@ -322,7 +322,7 @@ def test_a_broken_channel_loses_its_client_and_its_requests_only() -> None:
     bench.assert_all_free()
 
 
-def test_shutdown_aborts_and_a_drained_shutdown_does_not() -> None:
+def test_shutdown_fails_what_runs_and_a_drained_shutdown_does_not() -> None:
     bench = EngineBench(num_clients=2)
     hasty, patient = bench.ends
     hasty.submit("a", PROMPT, max_tokens=9)
@@ -332,7 +332,7 @@ def test_shutdown_aborts_and_a_drained_shutdown_does_not() -> None:
     patient.to_engine.append(Shutdown(drain=True))
     patient.submit("late", PROMPT)
     bench.engine.run()
-    assert hasty.reasons("a") == [FinishReason.ABORT]
+    assert [failed.kind for failed in hasty.failed("a")] == ["EngineUnavailable"]
     assert patient.reasons("b") == [FinishReason.LENGTH]
     assert [failed.kind for failed in patient.failed("late")] == ["EngineUnavailable"]
     assert hasty.is_closed
@@ -391,7 +391,7 @@ def test_the_trace_names_what_happened_to_each_request() -> None:
     assert {event["pid"] for event in events} == {1}
 
 
-def test_a_requested_stop_aborts_what_runs_and_ends_the_loop() -> None:
+def test_a_requested_stop_fails_what_runs_and_ends_the_loop() -> None:
     bench = EngineBench()
     (end,) = bench.ends
     end.wakeup = Wakeup.create()
@@ -399,7 +399,8 @@ def test_a_requested_stop_aborts_what_runs_and_ends_the_loop() -> None:
     bench.turn(2)
     bench.engine.request_stop()
     bench.engine.run()
-    assert end.reasons("a") == [FinishReason.ABORT]
+    assert [failed.kind for failed in end.failed("a")] == ["EngineUnavailable"]
+    assert end.reasons("a") == []
     assert end.is_closed
     end.wakeup.close()
 

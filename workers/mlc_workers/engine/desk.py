@@ -100,6 +100,11 @@ class Desk:
         for request_id in list(client.live):
             self.abort(client, request_id)
 
+    def fail_all(self, client: Client, error: MLCError) -> None:
+        """End every request of the client without an answer."""
+        for request in list(client.live.values()):
+            self.fail(request, error)
+
     def fail(self, request: Request, error: MLCError) -> None:
         """End a request without an answer."""
         client = self._clients[request.key.client]

@@ -14,7 +14,7 @@ from typing import assert_never
 
 import msgspec
 
-from mlc_llm.errors import EngineFault
+from mlc_llm.errors import EngineFault, EngineUnavailable
 from mlc_llm.ipc.channel import ChannelBroken
 from mlc_llm.ipc.heartbeat import Phase as Beat
 from mlc_llm.ipc.wakeup import wait
@@ -33,6 +33,9 @@ IDLE_BEAT_S = 1.0
 
 MAX_FAULTS = 3
 """Runs that may fail one after the other before the device is given up."""
+
+STOPPED = "the engine was stopped before the answer was complete; send the request again"
+"""What a request hears that an orderly end of the process cuts short."""
 
 STOP_PATIENCE_S = 2.0
 """How long a client that does not read may hold up the end."""
@@ -95,7 +98,7 @@ class Engine:
         return worked
 
     def request_stop(self) -> None:
-        """Abort everything, let no more in, and end once the clients have been told.
+        """Fail everything, let no more in, and end once the clients have been told.
 
         May be called from a signal handler: it only leaves a note and wakes the loop.
         """
@@ -108,7 +111,7 @@ class Engine:
         self._deadline = self._clock() + STOP_PATIENCE_S
         for client in self.clients:
             client.is_leaving = True
-            self.desk.abort_all(client)
+            self.desk.fail_all(client, EngineUnavailable(STOPPED))
 
     def _obey(self, client: Client) -> None:
         try:
@@ -130,7 +133,7 @@ class Engine:
             case Shutdown(drain=drain):
                 client.is_leaving = True
                 if not drain:
-                    self.desk.abort_all(client)
+                    self.desk.fail_all(client, EngineUnavailable(STOPPED))
             case _:
                 assert_never(message)
 

@@ -35,5 +35,10 @@ def test_the_compiler_is_taken_from_cc_or_the_path(tmp_path: Path) -> None:
     for name in ("clang", "special"):
         (tmp_path / name).write_text("#!/bin/sh\n")
         (tmp_path / name).chmod(0o755)
-    assert c_compiler({"PATH": str(tmp_path)}) == str(tmp_path / "clang")
-    assert c_compiler({"PATH": str(tmp_path), "CC": "special"}) == str(tmp_path / "special")
+    assert c_compiler({"PATH": str(tmp_path)}) == (str(tmp_path / "clang"),)
+    assert c_compiler({"PATH": str(tmp_path), "CC": "special"}) == (str(tmp_path / "special"),)
+    assert c_compiler({"PATH": str(tmp_path), "CC": "special -O1 '-g 1'"}) == (
+        str(tmp_path / "special"), "-O1", "-g 1",
+    )  # fmt: skip
+    assert c_compiler({"PATH": str(tmp_path), "CC": "special 'open"}) is None
+    assert c_compiler({"PATH": str(tmp_path), "CC": "absent"}) is None

@@ -231,6 +231,10 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "huge": (lambda f: (f / "config.json").write_text(" " * (5 << 20)), "more than"),
     "a folder": (lambda f: (f / "generation_config.json").unlink()
                  or (f / "generation_config.json").mkdir(), "not a regular file"),
+    "penalty": (
+        lambda f: edit(f / "generation_config.json", repetition_penalty=0.001),
+        "repetition_penalty",
+    ),
     "sampling": (lambda f: edit(f / "generation_config.json", top_p=7), "top_p"),
     "template": (lambda f: edit(f / "tokenizer_config.json", chat_template=3), "chat_template"),
     "template file": (lambda f: (f / "chat_template.jinja").write_bytes(b"\xff"), "not UTF-8"),

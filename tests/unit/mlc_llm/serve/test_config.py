@@ -106,6 +106,12 @@ def test_switching_a_missing_feature_off_is_fine() -> None:
     ("fields", "sentence"),
     [
         ({"max_num_sequence": 0}, "max_num_sequence must be at least 1, not 0"),
+        ({"max_single_sequence_length": 1}, "max_single_sequence_length must be at least 2, not 1"),
+        ({"max_num_sequence": "4"}, "max_num_sequence='4' cannot be used: expected `int"),
+        ({"max_num_sequence": True}, "max_num_sequence=True cannot be used"),
+        ({"mode": "fast"}, "mode='fast' cannot be used: invalid enum value 'fast'"),
+        ({"verbose": "yes"}, "verbose='yes' cannot be used"),
+        ({"additional_models": "draft"}, "additional_models='draft' cannot be used"),
         ({"prefill_chunk_size": -5}, "prefill_chunk_size must be at least 1"),
         ({"gpu_memory_utilization": 1.5}, "at most 1, not 1.5"),
         ({"gpu_memory_utilization": float("nan")}, "at most 1, not nan"),
@@ -128,6 +134,7 @@ def test_the_order_to_the_engine_carries_what_was_set() -> None:
     assert spec.max_total_sequence_length is None
 
 
-def test_an_unknown_device_is_refused() -> None:
-    with pytest.raises(BadConfig, match="device 'tpu' is not known"):
-        to_spec(EngineConfig(), "m", "tpu")
+@pytest.mark.parametrize("device", ["tpu", "cpu:1", "auto:2", "cuda:x", "", "cpu\n"])
+def test_an_unknown_device_is_refused(device: str) -> None:
+    with pytest.raises(BadConfig, match="is not known; use auto, cpu, cuda or cuda:N"):
+        to_spec(EngineConfig(), "m", device)
