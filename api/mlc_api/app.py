@@ -14,6 +14,9 @@ from mlc_api.routes.docs import docs_routes
 from mlc_api.routes.health import health_route
 from mlc_api.routes.metrics import metrics_route
 from mlc_api.routes.models import model_routes
+from mlc_api.routes.score import score_route
+from mlc_api.routes.text_tools import text_tool_routes
+from mlc_api.routes.version import version_route
 from mlc_api.settings import CorsSettings
 from mlc_api.state import Served
 
@@ -26,9 +29,12 @@ def make_app(served: Served) -> Litestar:
         completion_route(served),
         *model_routes(served),
         health_route(served),
+        version_route(served),
         metrics_route(served),
         *docs_routes(served),
     ]
+    if served.tools is not None:
+        routes += [*text_tool_routes(served, served.tools), score_route(served, served.tools)]
     if settings.enable_debug:
         routes += debug_routes(served)
     return Litestar(

@@ -19,6 +19,12 @@ from mlc_llm.metrics.registry import (
 )
 from mlc_llm.protocol.messages import Delta, Finished, Stats
 
+PAGE_SIZE = 16
+"""Tokens of a page of the KV cache (see `mlc_llm.compiler.abi`)."""
+
+CACHE_LABELS = ("block_size", "num_gpu_blocks")
+"""vLLM's names, whatever the device."""
+
 
 class Measures:
     """All metrics of this server."""
@@ -33,9 +39,24 @@ class Measures:
         gauge, counter = self.registry.gauge, self.registry.counter
         self.running = gauge("vllm:num_requests_running", "Requests in the running batch.")
         self.waiting = gauge("vllm:num_requests_waiting", "Requests waiting for a place.")
+        self.waiting_why = gauge(
+            "vllm:num_requests_waiting_by_reason", "Requests waiting, by what for.", ["reason"]
+        )
+        self.cache_config = gauge(
+            "vllm:cache_config_info", "1; the labels say how the KV cache is cut.", CACHE_LABELS
+        )
         self.kv_usage = gauge("vllm:kv_cache_usage_perc", "KV pages in use; 1 means all of them.")
         self.preemptions = counter("vllm:num_preemptions_total", "Requests sent back to wait.")
         self.prompt = counter("vllm:prompt_tokens_total", "Prompt tokens of admitted requests.")
+        self.cached = counter(
+            "vllm:prompt_tokens_cached_total", "Prompt tokens found in the prefix cache."
+        )
+        self.prefix_queries = counter(
+            "vllm:prefix_cache_queries_total", "Prompt tokens looked up in the prefix cache."
+        )
+        self.prefix_hits = counter(
+            "vllm:prefix_cache_hits_total", "Prompt tokens found in the prefix cache."
+        )
         self.generated = counter("vllm:generation_tokens_total", "Tokens generated.")
         self.success = counter(
             "vllm:request_success_total", "Requests by how they ended.", ["finished_reason"]
@@ -70,6 +91,14 @@ class Measures:
         self.decode_time = new(
             "vllm:request_decode_time_seconds", "Time in decode.", REQUEST_SECONDS
         )
+        self.inference_time = new(
+            "vllm:request_inference_time_seconds", "Time in prefill and decode.", REQUEST_SECONDS
+        )
+        self.output_token = new(
+            "vllm:request_time_per_output_token_seconds",
+            "Time between the tokens of a request, on average.",
+            TOKEN_SECONDS,
+        )
         self.request_prompt = new("vllm:request_prompt_tokens", "Prompt tokens a request.", TOKENS)
         self.request_generated = new(
             "vllm:request_generation_tokens", "Tokens generated a request.", TOKENS
@@ -92,6 +121,8 @@ class Measures:
         """Puts the engine's own numbers in place."""
         self.running.set(to=stats.num_running)
         self.waiting.set(to=stats.num_waiting)
+        self.waiting_why.set("capacity", to=stats.num_waiting)
+        self.cache_config.set(str(PAGE_SIZE), str(stats.kv_pages_total), to=1)
         used = stats.kv_pages_total - stats.kv_pages_free
         self.kv_usage.set(to=used / stats.kv_pages_total if stats.kv_pages_total else 0.0)
         self.pages.set("free", to=stats.kv_pages_free)
@@ -99,6 +130,9 @@ class Measures:
         self.pages.set("used", to=used)
         self.preemptions.set(to=stats.num_preemptions)
         self.prompt.set(to=stats.prompt_tokens_total)
+        self.cached.set(to=stats.cached_tokens_total)
+        self.prefix_queries.set(to=stats.matched_tokens_total)
+        self.prefix_hits.set(to=stats.cached_tokens_total)
         self.generated.set(to=stats.generation_tokens_total)
         self.prefilled.set(to=stats.prefill_tokens_total)
         self.steps.set(to=stats.num_steps)
@@ -117,6 +151,7 @@ class Measured:
         self._measures = measures
         self._endpoint = endpoint
         self._clock = clock
+        self._n = n
         self._began = clock()
         self._last: float | None = None
         measures.params_n.observe(n)
@@ -142,6 +177,9 @@ class Measured:
             measures.queue_time.observe(end.queue_s)
             measures.prefill_time.observe(end.prefill_s)
             measures.decode_time.observe(end.decode_s)
+            measures.inference_time.observe(end.prefill_s + end.decode_s)
+            if end.completion_tokens > 1 and self._n == 1:
+                measures.output_token.observe(end.decode_s / (end.completion_tokens - 1))
             measures.request_prompt.observe(end.prompt_tokens)
             measures.request_generated.observe(end.completion_tokens)
 

@@ -22,6 +22,16 @@ from mlc_llm.protocol.responses import (
     ModelList,
     ModelResponse,
 )
+from mlc_llm.protocol.text_tools import (
+    DetokenizeRequest,
+    DetokenizeResponse,
+    ScoreRequest,
+    ScoreResponse,
+    TemplateResponse,
+    TokenizeRequest,
+    TokenizeResponse,
+    VersionResponse,
+)
 
 TITLE = "MLC LLM serve"
 
@@ -62,6 +72,29 @@ ENDPOINTS = (
         CompletionResponse,
         CompletionStreamResponse,
     ),
+    Endpoint(
+        "post",
+        "/tokenize",
+        "The tokens of a text or of a conversation.",
+        TokenizeRequest,
+        TokenizeResponse,
+    ),
+    Endpoint("post", "/detokenize", "The text of tokens.", DetokenizeRequest, DetokenizeResponse),
+    Endpoint(
+        "post",
+        "/apply-template",
+        "The prompt that a conversation becomes.",
+        ChatCompletionRequest,
+        TemplateResponse,
+    ),
+    Endpoint(
+        "post",
+        "/score",
+        "How likely texts are as continuations of others.",
+        ScoreRequest,
+        ScoreResponse,
+    ),
+    Endpoint("get", "/version", "The version of this server.", response=VersionResponse),
     Endpoint("get", "/health", "200 while the engine takes requests, else 503.", open=True),
     Endpoint("get", "/ready", "The same as /health.", open=True),
     Endpoint("get", "/metrics", "Metrics for Prometheus.", content_type="text/plain", open=True),

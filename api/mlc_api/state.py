@@ -12,6 +12,7 @@ from typing import Protocol
 
 from mlc_api.measures import Measures
 from mlc_api.settings import WebSettings
+from mlc_api.text_tools import TextTools
 from mlc_llm.protocol.messages import Delta, Finished, Stats, Submit
 from mlc_llm.serve.answer import Answer
 
@@ -83,8 +84,16 @@ class Preparer(Protocol):
 class Served:
     """One served model: its names, its engine, its text side, its metrics."""
 
-    def __init__(self, settings: WebSettings, engine: Engine, preparer: Preparer) -> None:
+    def __init__(
+        self,
+        settings: WebSettings,
+        engine: Engine,
+        preparer: Preparer,
+        tools: TextTools | None = None,
+    ) -> None:
+        """Without `tools` there are no routes for them."""
         self.settings = settings
+        self.tools = tools
         self.engine = engine
         self.preparer = preparer
         self.measures = Measures(settings.model_id)

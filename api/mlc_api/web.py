@@ -10,6 +10,7 @@ from mlc_api.server import Server, make_server
 from mlc_api.settings import WebSettings
 from mlc_api.state import Served
 from mlc_api.text import TextSide
+from mlc_api.text_tools import TextTools
 from mlc_llm.serve.prepare import ServedModel
 
 LAST_RESORT_SECONDS = 3
@@ -20,6 +21,6 @@ def make_web(settings: WebSettings, folder: Path, engine: ServedEngine) -> Serve
     """The HTTP server over this model and engine, ready to `serve`. Raises `BadModel`."""
     model = ServedModel.load(folder, settings.model_id)
     text = TextSide(model, engine, with_extra=settings.enable_debug)
-    app = make_app(Served(settings, engine, text))
+    app = make_app(Served(settings, engine, text, TextTools(model, engine)))
     last_resort = settings.graceful_seconds + LAST_RESORT_SECONDS
     return make_server(app, last_resort, access_log=settings.access_log)

@@ -190,6 +190,10 @@ class Stats(Struct, frozen=True, kw_only=True, gc=False):
     kv_pages_cached: int = 0
     """Pages whose content the prefix cache knows, in use or not."""
     prompt_tokens_total: int = 0
+    cached_tokens_total: int = 0
+    """Prompt tokens of requests that have begun whose keys and values were in the prefix cache."""
+    matched_tokens_total: int = 0
+    """Prompt tokens of requests that have begun, found or not."""
     generation_tokens_total: int = 0
     prefill_tokens_total: int = 0
     """Tokens really computed by prefill, recomputation after preemption included."""

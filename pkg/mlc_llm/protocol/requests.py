@@ -125,8 +125,15 @@ class CompletionRequest(GenerationFields, frozen=True, kw_only=True):
 
 Request = TypeVar("Request", ChatCompletionRequest, CompletionRequest)
 
+Body = TypeVar("Body")
+
 _chat = msgspec.json.Decoder(ChatCompletionRequest)
 _completion = msgspec.json.Decoder(CompletionRequest)
+
+
+def parse_as(body: bytes, kind: type[Body]) -> Body:
+    """Read a body of any other endpoint. Raises BadRequest."""
+    return _parse(body, msgspec.json.Decoder(kind))
 
 
 def parse_chat(body: bytes) -> ChatCompletionRequest:
@@ -161,7 +168,7 @@ def _plain(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {**arguments, "logit_bias": keys}
 
 
-def _parse(body: bytes, decoder: msgspec.json.Decoder[Request]) -> Request:
+def _parse(body: bytes, decoder: msgspec.json.Decoder[Body]) -> Body:
     try:
         body.decode()  # also where unknown fields would hide it
         return decoder.decode(body)

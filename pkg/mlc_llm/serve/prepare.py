@@ -14,7 +14,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from mlc_llm.conversation_template.choose import choose_template
-from mlc_llm.conversation_template.prompt import ChatTemplate, RenderOptions, Turn
+from mlc_llm.conversation_template.prompt import ChatTemplate, Piece
 from mlc_llm.errors import BadModel, BadRequest, ModelNotFound, PromptTooLong
 from mlc_llm.models.folder import ModelFolder, open_folder
 from mlc_llm.protocol.generation import GenerationConfig
@@ -83,18 +83,9 @@ async def prepare_chat(
 ) -> Prepared:
     """Raises BadRequest, ModelNotFound or PromptTooLong; changes nothing."""
     model.check_name(request.model)
-    check_chat(request)
     generation = _generation(request, model, ready)
-    turns = turns_of(request.messages, ready.max_single_sequence_length)
-    # a template may take its time, whatever the length of the messages
-    ids = await asyncio.to_thread(
-        _chat_ids, model, turns, render_options(request), ready.max_single_sequence_length
-    )
-    begin = model.tokenizer.bos_token_id
-    if request.add_special_tokens and begin is not None and ids[:1] != [begin]:
-        ids = [begin, *ids]
-    ids = list(truncated(ids, request, _room(ready)))
-    _check_fit(ids, ready, "messages")
+    ids = await chat_ids(request, model, ready)
+    check_fit(ids, ready, "messages")
     return _prepared(request, model, request_id, generation, [ids], (), with_extra=with_extra)
 
 
@@ -140,16 +131,42 @@ def _generation(
     )
 
 
-def _chat_ids(
-    model: ServedModel, turns: Sequence[Turn], options: RenderOptions, max_tokens: int
-) -> list[int]:
+async def chat_pieces(
+    request: ChatCompletionRequest, model: ServedModel, ready: Ready
+) -> list[Piece]:
+    """What the chat template makes of the messages. Raises BadRequest."""
+    return await asyncio.to_thread(_render, request, model, ready.max_single_sequence_length)
+
+
+async def chat_ids(request: ChatCompletionRequest, model: ServedModel, ready: Ready) -> list[int]:
+    """The prompt of a chat request. Raises BadRequest or PromptTooLong."""
+    limit = ready.max_single_sequence_length
+
+    def render_and_tokenize() -> list[int]:
+        return _tokenized(_render(request, model, limit), model.tokenizer, limit)
+
+    # a template may take its time, whatever the length of the messages
+    ids = await asyncio.to_thread(render_and_tokenize)
+    begin = model.tokenizer.bos_token_id
+    if request.add_special_tokens and begin is not None and ids[:1] != [begin]:
+        ids = [begin, *ids]
+    return list(truncated(ids, request, _room(ready)))
+
+
+def _render(request: ChatCompletionRequest, model: ServedModel, max_tokens: int) -> list[Piece]:
+    check_chat(request)
+    turns = turns_of(request.messages, max_tokens)
+    return model.template.render(turns, render_options(request))
+
+
+def _tokenized(pieces: Sequence[Piece], tokenizer: Tokenizer, max_tokens: int) -> list[int]:
     ids: list[int] = []
-    for piece in model.template.render(turns, options):
+    for piece in pieces:
         if isinstance(piece, int):
             ids.append(piece)
         else:
             check_text(piece, max_tokens, "messages")
-            ids += model.tokenizer.encode(piece)
+            ids += tokenizer.encode(piece)
     return ids
 
 
@@ -190,7 +207,7 @@ async def _prompt_ids(
     if begin is not None and ids[:1] != [begin]:
         ids = [begin, *ids]
     ids = list(truncated(ids, request, _room(ready)))
-    _check_fit(ids, ready, "prompt")
+    check_fit(ids, ready, "prompt")
     return ids
 
 
@@ -199,8 +216,8 @@ def _room(ready: Ready) -> int:
     return ready.max_single_sequence_length - 1
 
 
-def _check_fit(ids: Sequence[int], ready: Ready, param: str) -> None:
-    """There must be something to read, and room for one token more."""
+def check_fit(ids: Sequence[int], ready: Ready, param: str) -> None:
+    """There must be something to read, and room for one token more. Raises BadRequest."""
     most = _room(ready)
     if len(ids) > most:
         raise PromptTooLong(

@@ -69,6 +69,10 @@ class Tokenizer:
         """Text of the ids, special tokens by name."""
         return self._tokenizer.decode(ids, skip_special_tokens=False)
 
+    def name_of(self, token_id: int) -> str:
+        """The token as the vocabulary writes it, "" for an unused id."""
+        return self._tokenizer.id_to_token(token_id) or ""
+
     def token_id(self, token: str) -> int | None:
         """The id of a token by its name, None when there is none."""
         return self._tokenizer.token_to_id(token)

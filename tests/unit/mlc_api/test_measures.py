@@ -6,7 +6,7 @@ import pytest
 
 from mlc_api.measures import Measured, Measures
 from mlc_llm.errors import EngineDied
-from mlc_llm.protocol.messages import Delta, Stats
+from mlc_llm.protocol.messages import Delta, Finished, PromptToken, Stats
 
 
 class Clock:
@@ -50,9 +50,30 @@ def test_the_engine_s_numbers_are_taken_over() -> None:
     measures = Measures("m")
     stats = Stats(
         num_running=3, kv_pages_total=8, kv_pages_free=2, kv_pages_cached=2,
-        requests_finished={"stop": 5},
+        requests_finished={"stop": 5}, cached_tokens_total=32, matched_tokens_total=50,
     )  # fmt: skip
     measures.take(stats)
     assert measures.running.get() == 3
     assert measures.kv_usage.get() == 0.75
+    assert (measures.prefix_hits.get(), measures.prefix_queries.get()) == (32, 50)
+    assert measures.cache_config.get("16", "8") == 1
     assert measures.success.get("stop") == 5
+
+
+def test_a_prompt_that_is_told_is_no_token_yet() -> None:
+    measures, clock = Measures("m"), Clock()
+    measured = Measured(measures, "completion", n=1, clock=clock)
+    clock.now = 1.0
+    measured.news([Delta("r", 0, "", 0, prompt=(PromptToken(1, b"a", None, 0),))])
+    clock.now = 3.0
+    measured.news([Delta("r", 0, "a", 1)])
+    assert totals(measures.first_token) == (3.0, 1)
+
+
+def test_the_time_of_a_token_is_that_between_tokens() -> None:
+    measures = Measures("m")
+    end = Finished("r", 5, 4, queue_s=1.0, prefill_s=2.0, decode_s=6.0)
+    Measured(measures, "chat", n=1).finished([end])
+    Measured(measures, "chat", n=2).finished([end])
+    assert totals(measures.output_token) == (2.0, 1)
+    assert totals(measures.inference_time) == (16.0, 2)

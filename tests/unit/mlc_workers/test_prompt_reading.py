@@ -77,6 +77,8 @@ def test_a_prompt_that_is_in_the_cache_is_read_all_the_same() -> None:
     end.submit("c", LONG, max_tokens=2)
     bench.finish()
     assert end.finished("c")[0].cached_tokens == 64
+    stats = bench.stats()
+    assert (stats.cached_tokens_total, stats.matched_tokens_total) == (64, 3 * len(LONG))
     bench.assert_all_free()
 
 

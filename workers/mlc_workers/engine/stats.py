@@ -18,6 +18,8 @@ class Counters:
 
     def __init__(self) -> None:
         self.prompt_tokens = 0
+        self.cached_tokens = 0
+        self.matched_tokens = 0
         self.generation_tokens = 0
         self.prefill_tokens = 0
         self.finished = dict.fromkeys(REASONS.values(), 0)
@@ -35,6 +37,8 @@ class Counters:
             kv_pages_free=kv.num_available,
             kv_pages_cached=kv.prefix.num_known,
             prompt_tokens_total=self.prompt_tokens,
+            cached_tokens_total=self.cached_tokens,
+            matched_tokens_total=self.matched_tokens,
             generation_tokens_total=self.generation_tokens,
             prefill_tokens_total=self.prefill_tokens,
             requests_finished=dict(self.finished),

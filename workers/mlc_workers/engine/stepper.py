@@ -126,7 +126,10 @@ class Stepper:
     def _note_start(self, step: Step, now: float) -> None:
         for choice in step.started:
             times = choice.request.timing
-            times.first_step = times.first_step or now
+            if not times.first_step:
+                times.first_step = now
+                self._counters.cached_tokens += choice.request.num_cached_tokens
+                self._counters.matched_tokens += choice.request.num_prompt_tokens
 
     def _note_tokens(self, step: Step, now: float) -> None:
         for choice in step.sampled:

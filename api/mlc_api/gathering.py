@@ -1,0 +1,60 @@
+"""One object made of all that the engine says to some requests; nothing of it is streamed.
+
+The requests are given up when the client goes away, by a plain call without `await`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from litestar.types import ASGIApp, Receive, Scope, Send
+
+from mlc_api.disconnect import UntilDisconnect
+from mlc_api.measures import Measured
+from mlc_api.sse import encode_object
+from mlc_api.state import Served
+from mlc_llm.protocol.messages import Delta, Finished, Submit
+from mlc_llm.protocol.responses import Object
+
+Make = Callable[[list[Delta], list[Finished]], Object]
+
+
+def gathered(served: Served, submits: Sequence[Submit], endpoint: str, make: Make) -> ASGIApp:
+    """The response that `make` makes of all news of `submits`."""
+
+    async def respond(scope: Scope, receive: Receive, send: Send) -> None:
+        measured = Measured(served.measures, endpoint, n=1)
+        watch = UntilDisconnect(receive)
+        outcome: BaseException | None = None
+        try:
+            async with watch:
+                body = encode_object(await _gather(served, submits, measured, make))
+                headers = [
+                    (b"content-type", b"application/json"),
+                    (b"content-length", b"%d" % len(body)),
+                ]
+                await send({"type": "http.response.start", "status": 200, "headers": headers})
+                await send({"type": "http.response.body", "body": body, "more_body": False})
+        except BaseException as error:
+            outcome = error
+            raise
+        finally:
+            measured.ended(outcome, gone=watch.gone)
+
+    return respond
+
+
+async def _gather(
+    served: Served, submits: Sequence[Submit], measured: Measured, make: Make
+) -> Object:
+    stream = served.engine.open(submits)
+    deltas: list[Delta] = []
+    finished: list[Finished] = []
+    try:
+        async for news in stream:
+            deltas += news.deltas
+            finished += news.finished
+            measured.finished(news.finished)
+    finally:
+        stream.close()
+    return make(deltas, finished)

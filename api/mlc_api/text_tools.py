@@ -1,0 +1,60 @@
+"""The served model's tokenizer and template, for endpoints that generate nothing."""
+
+from __future__ import annotations
+
+from typing import Protocol
+from uuid import uuid4
+
+from mlc_llm.protocol.messages import Ready
+from mlc_llm.protocol.requests import parse_as, parse_chat
+from mlc_llm.protocol.text_tools import (
+    DetokenizeRequest,
+    DetokenizeResponse,
+    ScoreRequest,
+    TemplateResponse,
+    TokenizeRequest,
+    TokenizeResponse,
+)
+from mlc_llm.serve import text_tools
+from mlc_llm.serve.prepare import ServedModel
+
+
+class HasLimits(Protocol):
+    """An engine, as far as its limits go."""
+
+    @property
+    def ready(self) -> Ready:
+        """The limits. Raises `EngineUnavailable` while there are none."""
+        ...
+
+
+class TextTools:
+    """Bodies in, responses out. Raises `BadRequest` or `EngineUnavailable`."""
+
+    def __init__(self, model: ServedModel, engine: HasLimits) -> None:
+        self._model = model
+        self._engine = engine
+
+    async def tokenize(self, body: bytes) -> TokenizeResponse:
+        """For /tokenize: a text, or a chat request."""
+        ready = self._engine.ready
+        request = parse_as(body, TokenizeRequest)
+        if request.messages is None:
+            return await text_tools.tokenize(request, self._model, ready)
+        return await text_tools.tokenize_chat(request, parse_chat(body), self._model, ready)
+
+    async def detokenize(self, body: bytes) -> DetokenizeResponse:
+        """For /detokenize."""
+        request = parse_as(body, DetokenizeRequest)
+        return await text_tools.detokenize(request, self._model, self._engine.ready)
+
+    async def apply_template(self, body: bytes) -> TemplateResponse:
+        """For /apply-template."""
+        request = parse_chat(body)
+        return await text_tools.apply_template(request, self._model, self._engine.ready)
+
+    async def score(self, body: bytes) -> text_tools.Scoring:
+        """For /score: what to ask the engine."""
+        request = parse_as(body, ScoreRequest)
+        request_id = f"score-{uuid4().hex}"
+        return await text_tools.prepare_score(request, self._model, self._engine.ready, request_id)
