@@ -83,7 +83,7 @@ def calls(kernel: Any, shape: Shape, work: Work) -> Iterator[Call]:
     """Calls of the kernel, each on the next layer of a pool, without end."""
     padded, rng = round_up(shape.head_dim, 16), np.random.default_rng(0)
     pages, n = work.batch * work.pages, work.batch * work.rows
-    page = (2, shape.kv_heads, PAGE_SIZE * padded)
+    page = (shape.kv_heads, 2, PAGE_SIZE * padded)
     layer_bytes = pages * math.prod(page) * np.dtype(shape.kv_dtype).itemsize
     layers = max(2, -(-COLD_BYTES // layer_bytes))
     pool = tensor((layers, pages, *page), shape.kv_dtype)
@@ -91,9 +91,10 @@ def calls(kernel: Any, shape: Shape, work: Work) -> Iterator[Call]:
     table = tensor((work.batch, work.pages), "int32")
     table[...] = rng.permutation(pages).reshape(table.shape)
     starts = range(0, work.rows, TILE_ROWS)
+    parts = THREADS if work.rows == 1 else shape.kv_heads
     tiles = tensor((work.batch * len(starts), 4), "int32")
     tiles[:] = [
-        (seq * work.rows + start, min(TILE_ROWS, work.rows - start), seq, 0)
+        (seq * work.rows + start, min(TILE_ROWS, work.rows - start), seq, parts)
         for seq in range(work.batch)
         for start in starts
     ]

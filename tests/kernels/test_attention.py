@@ -49,13 +49,13 @@ class Batch(NamedTuple):
         pages = self.table[self.seqs, self.positions // PAGE_SIZE]
         return (pages * PAGE_SIZE + self.positions % PAGE_SIZE).astype(np.int32)
 
-    def tiles(self, most_rows: int) -> NDArray[np.int32]:
-        """Cut every sequence's rows into tiles of at most `most_rows`."""
+    def tiles(self, most_rows: int, parts: int = 1) -> NDArray[np.int32]:
+        """Cut every sequence's rows into tiles of at most `most_rows`, and the heads in parts."""
         found = []
         for seq in np.unique(self.seqs):
             rows = np.flatnonzero(self.seqs == seq)
             found += [
-                (rows[i], min(most_rows, len(rows) - i), seq, 0)
+                (rows[i], min(most_rows, len(rows) - i), seq, parts)
                 for i in range(0, len(rows), most_rows)
             ]
         return np.array(found, np.int32)
@@ -71,13 +71,13 @@ def batch(spans: tuple[tuple[int, int], ...] = SPANS) -> Batch:
 
 def pool_of(model: Heads, pages: int, fill: float | None = None) -> Array:
     padded = round_up(model.head_dim, 16)
-    shape = (LAYERS, pages, 2, model.kv_heads, PAGE_SIZE * padded)
+    shape = (LAYERS, pages, model.kv_heads, 2, PAGE_SIZE * padded)
     if fill is not None:
         return np.full(shape, fill, model.kv_dtype)
     values = np.random.default_rng(2).standard_normal(shape, np.float32)
-    keys = values[:, :, 0].reshape(LAYERS, pages, model.kv_heads, padded, PAGE_SIZE)
+    keys = values[:, :, :, 0].reshape(LAYERS, pages, model.kv_heads, padded, PAGE_SIZE)
     keys[:, :, :, model.head_dim :] = 0
-    values[:, :, 0] = keys.reshape(LAYERS, pages, model.kv_heads, -1)
+    values[:, :, :, 0] = keys.reshape(LAYERS, pages, model.kv_heads, -1)
     return values.astype(model.kv_dtype)
 
 
@@ -135,12 +135,13 @@ def test_attention_is_softmax_over_the_pages_of_the_sequence(level: Level, model
 
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("model", MODELS, ids=str)
-def test_a_row_is_bitwise_the_same_in_every_tile(level: Level, model: Heads) -> None:
+def test_a_row_is_bitwise_the_same_in_every_tile_and_part(level: Level, model: Heads) -> None:
     b = batch()
     q, pool = queries(model, len(b.seqs)), pool_of(model, b.table.size + 1)
     whole = attend(level, model, q, pool, b, b.tiles(TILE_ROWS))
-    for most_rows in (1, 2, 3, 5):
-        np.testing.assert_array_equal(whole, attend(level, model, q, pool, b, b.tiles(most_rows)))
+    for most_rows, parts in ((1, 1), (2, model.kv_heads), (3, 1), (5, 1), (1, model.kv_heads)):
+        tiles = b.tiles(most_rows, parts)
+        np.testing.assert_array_equal(whole, attend(level, model, q, pool, b, tiles))
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -154,8 +155,8 @@ def test_slots_that_no_token_owns_are_never_used(level: Level) -> None:
         held = np.arange(start + length)
         owned[b.table[seq, held // PAGE_SIZE], held % PAGE_SIZE] = True
     for page, slot in zip(*np.nonzero(~owned), strict=True):
-        pool[LAYER, page, 0].reshape(model.kv_heads, -1, PAGE_SIZE)[:, :, slot] = np.nan
-        pool[LAYER, page, 1].reshape(model.kv_heads, PAGE_SIZE, -1)[:, slot] = np.nan
+        pool[LAYER, page, :, 0].reshape(model.kv_heads, -1, PAGE_SIZE)[:, :, slot] = np.nan
+        pool[LAYER, page, :, 1].reshape(model.kv_heads, PAGE_SIZE, -1)[:, slot] = np.nan
     np.testing.assert_array_equal(clean, attend(level, model, q, pool, b, b.tiles(TILE_ROWS)))
 
 

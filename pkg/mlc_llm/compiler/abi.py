@@ -10,13 +10,16 @@ b logit rows, P pages of the pool, c rows of the rotary table.
     positions  int32[n]        position of each row in its sequence
     slots      int32[n]        where the row's K and V go: page * PAGE_SIZE + position % PAGE_SIZE
     page_table int32[s, w]     pages of each sequence, in order; entries past its length are unread
-    tiles      int32[t, 4]     attention work: (first row, rows <= TILE_ROWS, sequence, unused 0);
-                               rows of one tile are consecutive positions of one sequence
+    tiles      int32[t, 4]     attention work: (first row, rows <= TILE_ROWS, sequence, parts);
+                               rows of one tile are consecutive positions of one sequence;
+                               parts, the same in all tiles, divides Hkv: so many tasks share
+                               the KV heads of a tile
     last       int32[b]        rows whose logits are wanted
     rope       float32[c, R]   cos then sin of every position, R/2 of each (NeoX halves);
                                R is `Architecture.rope_width`
-    pool       kv[L, P, 2, Hkv, 16 * D]  the KV pool, written in place. D = head_dim rounded
-                               up to 16.
+    pool       kv[L, P, Hkv, 2, 16 * D]  the KV pool, written in place. D = head_dim rounded
+                               up to 16. All heads of a page lie together, K and V of each side
+                               by side: memory is fastest in long runs.
                                K of a page is stored transposed [D][16 tokens], V as [16 tokens][D]
     logits     float32[b, V]   result, written in place; V = vocab_size rounded up to 16,
                                columns past vocab_size are junk

@@ -39,13 +39,13 @@ def rope_append(
     values = np.zeros((rows, kv_heads, padded))
     values[:, :, :head_dim] = parts[:, heads + kv_heads :]
     page, slot = np.divmod(slots, PAGE_SIZE)
-    keys_of = pool[layer, :, 0].reshape(-1, kv_heads, padded, PAGE_SIZE)
-    values_of = pool[layer, :, 1].reshape(-1, kv_heads, PAGE_SIZE, padded)
+    keys_of = pool[layer, :, :, 0].reshape(-1, kv_heads, padded, PAGE_SIZE)
+    values_of = pool[layer, :, :, 1].reshape(-1, kv_heads, PAGE_SIZE, padded)
     for row in range(rows):
         keys_of[page[row], :, :, slot[row]] = turned[row, heads:]
         values_of[page[row], :, slot[row]] = values[row]
-    pool[layer, :, 0] = keys_of.reshape(-1, kv_heads, padded * PAGE_SIZE)
-    pool[layer, :, 1] = values_of.reshape(-1, kv_heads, padded * PAGE_SIZE)
+    pool[layer, :, :, 0] = keys_of.reshape(-1, kv_heads, padded * PAGE_SIZE)
+    pool[layer, :, :, 1] = values_of.reshape(-1, kv_heads, padded * PAGE_SIZE)
     queries: Array = turned[:, :heads] * (np.log2(np.e) / np.sqrt(head_dim))
     return queries.astype(np.float32)
 
@@ -62,15 +62,15 @@ def attention(
 ) -> Array:
     """O f32[n, Hq * D]: every row attends to the positions of its sequence up to its own."""
     rows, heads, padded = q.shape
-    kv_heads = pool.shape[3]
+    kv_heads = pool.shape[2]
     out = np.zeros((rows, heads, head_dim))
     for first, count, seq, _ in tiles.tolist():
         for row in range(first, first + count):
             context = int(positions[row]) + 1
             pages = page_table[seq, : -(-context // PAGE_SIZE)]
             held = pool[layer, pages].astype(np.float64)
-            keys = held[:, 0].reshape(-1, kv_heads, padded, PAGE_SIZE).transpose(1, 0, 3, 2)
-            values = held[:, 1].reshape(-1, kv_heads, PAGE_SIZE, padded).transpose(1, 0, 2, 3)
+            keys = held[:, :, 0].reshape(-1, kv_heads, padded, PAGE_SIZE).transpose(1, 0, 3, 2)
+            values = held[:, :, 1].reshape(-1, kv_heads, PAGE_SIZE, padded).transpose(1, 0, 2, 3)
             keys = keys.reshape(kv_heads, -1, padded)[:, :context]
             values = values.reshape(kv_heads, -1, padded)[:, :context, :head_dim]
             queries = q[row].astype(np.float64).reshape(kv_heads, -1, padded)

@@ -114,7 +114,7 @@ class _Builder:
             return relax.Var(name, relax.TensorType(shape, dtype))
 
         page = PAGE_SIZE * round_up(arch.head_dim, PAGE_SIZE)
-        pool = (arch.num_hidden_layers, size("pages"), 2, arch.num_key_value_heads, page)
+        pool = (arch.num_hidden_layers, size("pages"), arch.num_key_value_heads, 2, page)
         return Inputs(
             tensor("ids", (n,)),
             tensor("positions", (n,)),

@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 
 from mlc_llm.compiler.abi import PAGE_SIZE, TILE_ROWS
 from mlc_llm.weights.memory import ALIGNMENT
-from mlc_workers.runner.inputs import InputBuilder
+from mlc_workers.runner.inputs import InputBuilder, fewest_parts
 from mlc_workers.scheduler.plan import Plan, Span
 
 ROWS, PAGES = 6, 8
 TABLE = np.random.default_rng(0).permutation(ROWS * PAGES).reshape(ROWS, PAGES).astype(np.int32)
 MAX_ROWS = 256
+KV_HEADS, THREADS = 6, 2
 
 spans = st.builds(
     lambda row, start, length, sample: Span(row, start, list(range(start, start + length)), sample),
@@ -28,18 +29,18 @@ plans = st.lists(spans, min_size=1, max_size=6).map(lambda found: Plan(tuple(fou
 
 def test_two_spans_written_out() -> None:
     plan = Plan((Span(2, 20, [7], sample=True), Span(4, 0, list(range(50, 60)), sample=False)))
-    inputs = InputBuilder(TABLE, MAX_ROWS).build(plan)
+    inputs = InputBuilder(TABLE, KV_HEADS, THREADS, MAX_ROWS).build(plan)
     first, second = TABLE[2, 1], TABLE[4, 0]
     assert inputs.ids.tolist() == [7, *range(50, 60)]
     assert inputs.positions.tolist() == [20, *range(10)]
     assert inputs.slots.tolist() == [first * 16 + 4, *range(second * 16, second * 16 + 10)]
-    assert inputs.tiles.tolist() == [[0, 1, 2, 0], [1, 8, 4, 0], [9, 2, 4, 0]]
+    assert inputs.tiles.tolist() == [[0, 1, 2, 6], [1, 8, 4, 6], [9, 2, 4, 6]]
     assert inputs.last.tolist() == [0]
 
 
 @given(plans)
 def test_every_token_has_its_place_and_is_in_one_tile(plan: Plan) -> None:
-    inputs = InputBuilder(TABLE, MAX_ROWS).build(plan)
+    inputs = InputBuilder(TABLE, KV_HEADS, THREADS, MAX_ROWS).build(plan)
     expected = [
         (token, span.start + i, TABLE[span.row, (span.start + i) // PAGE_SIZE], span.row)
         for span in plan.spans
@@ -61,7 +62,7 @@ def test_every_token_has_its_place_and_is_in_one_tile(plan: Plan) -> None:
 
 @given(plans)
 def test_logits_are_wanted_after_the_last_token_of_spans_that_sample(plan: Plan) -> None:
-    inputs = InputBuilder(TABLE, MAX_ROWS).build(plan)
+    inputs = InputBuilder(TABLE, KV_HEADS, THREADS, MAX_ROWS).build(plan)
     ends = np.cumsum([len(span.tokens) for span in plan.spans]) - 1
     assert inputs.last.tolist() == [
         end for end, span in zip(ends, plan.spans, strict=True) if span.sample
@@ -74,16 +75,29 @@ def test_logits_of_tokens_that_are_read_come_before_the_one_that_is_sampled() ->
         Span(4, 0, list(range(10)), sample=True, first_read=3, num_read=6),
         Span(1, 0, [5] * 4, sample=False, first_read=0, num_read=4),
     )
-    inputs = InputBuilder(TABLE, MAX_ROWS).build(Plan(spans))
+    inputs = InputBuilder(TABLE, KV_HEADS, THREADS, MAX_ROWS).build(Plan(spans))
     assert inputs.last.tolist() == [0, *range(4, 10), 10, *range(11, 15)]
 
 
+def test_heads_are_shared_out_once_to_decode_and_one_by_one_to_prompts() -> None:
+    builder = InputBuilder(TABLE, KV_HEADS, THREADS, MAX_ROWS)
+    decode = builder.build(Plan((Span(0, 9, [1], True), Span(1, 30, [1], True))))
+    assert decode.tiles[:, 3].tolist() == [THREADS, THREADS]
+    prompt = builder.build(Plan((Span(0, 9, [1], True), Span(1, 0, [1, 2], True))))
+    assert prompt.tiles[:, 3].tolist() == [KV_HEADS, KV_HEADS]
+
+
+def test_parts_of_heads_are_equal_and_enough_for_all_threads() -> None:
+    found = {(h, t): fewest_parts(h, t) for h, t in [(8, 2), (8, 3), (8, 16), (1, 2), (6, 4)]}
+    assert found == {(8, 2): 2, (8, 3): 4, (8, 16): 8, (1, 2): 1, (6, 4): 6}
+
+
 def test_arrays_start_where_vector_loads_may() -> None:
-    builder = InputBuilder(TABLE, MAX_ROWS)
+    builder = InputBuilder(TABLE, KV_HEADS, THREADS, MAX_ROWS)
     for array in builder.build(Plan((Span(0, 0, [1], True),))):
         assert array.ctypes.data % ALIGNMENT == 0
 
 
 def test_a_plan_of_more_rows_than_the_step_was_compiled_for_is_refused() -> None:
     with pytest.raises(ValueError, match="257 tokens exceeds the 256"):
-        InputBuilder(TABLE, MAX_ROWS).build(Plan((Span(0, 0, [1] * 257, True),)))
+        InputBuilder(TABLE, KV_HEADS, THREADS, MAX_ROWS).build(Plan((Span(0, 0, [1] * 257, True),)))

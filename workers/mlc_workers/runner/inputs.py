@@ -27,17 +27,20 @@ class Inputs(NamedTuple):
 
 class InputBuilder:
     """Fills the arrays of one step after the other. `page_table` is the cache's array itself: a
-    tile names the row of its sequence there."""
+    tile names the row of its sequence there. `threads` share the `kv_heads` of attention."""
 
-    def __init__(self, page_table: Ints, max_rows: int = MAX_ROWS) -> None:
+    def __init__(
+        self, page_table: Ints, kv_heads: int, threads: int, max_rows: int = MAX_ROWS
+    ) -> None:
         self._page_table = page_table
         self._max_rows = max_rows
+        self._kv_heads = kv_heads
+        self._parts = fewest_parts(kv_heads, threads)
         self._count = np.arange(max_rows, dtype=np.int32)
         self._ids, self._positions, self._slots, self._last = (
             huge_empty((max_rows,), np.int32).view(np.int32) for _ in range(4)
         )
         self._tiles = huge_empty((max_rows, 4), np.int32).view(np.int32)
-        self._tiles[:] = 0
 
     def build(self, plan: Plan) -> Inputs:
         """The arrays for `plan`, which has at most `max_rows` tokens, at least one in each span."""
@@ -93,4 +96,12 @@ class InputBuilder:
         tiles[:, 0] = np.repeat(firsts, counts) + done
         tiles[:, 1] = np.minimum(np.repeat(lengths, counts) - done, TILE_ROWS)
         tiles[:, 2] = np.repeat(rows, counts)
+        # Decode reads the cache once: the fewer the parts, the longer the runs that each reads.
+        # The tiles of a prompt read it again and again: one head of it stays in the core's cache.
+        tiles[:, 3] = self._parts if num_tiles == lengths.sum() else self._kv_heads
         return num_tiles
+
+
+def fewest_parts(heads: int, threads: int) -> int:
+    """The least divisor of `heads` that gives every thread a part, or all heads."""
+    return next((d for d in range(threads, heads) if heads % d == 0), heads)

@@ -39,6 +39,11 @@ class Library:
         self.step = self._machine[STEP]
 
     @property
+    def threads(self) -> int:
+        """Threads that kernels use."""
+        return int(os.environ.get("TVM_NUM_THREADS") or usable_cores())
+
+    @property
     def metadata(self) -> str:
         return str(self._machine[METADATA]())
 

@@ -16,9 +16,9 @@ Pool = NDArray[Any]
 
 
 def pool_shape(arch: Architecture, num_pages: int) -> tuple[int, ...]:
-    """[layers, pages, 2, KV heads, 16 * D], D rounded up to 16; layout in `compiler.abi`."""
+    """[layers, pages, KV heads, 2, 16 * D], D rounded up to 16; layout in `compiler.abi`."""
     page = PAGE_SIZE * round_up(arch.head_dim, 16)
-    return (arch.num_hidden_layers, num_pages, 2, arch.num_key_value_heads, page)
+    return (arch.num_hidden_layers, num_pages, arch.num_key_value_heads, 2, page)
 
 
 def page_bytes(arch: Architecture, scheme: Scheme) -> int:

@@ -45,7 +45,7 @@ class Runner:
         self._step = library.step
         self._pool = pool
         self._vocab_size = vocab_size
-        self._inputs = InputBuilder(page_table)
+        self._inputs = InputBuilder(page_table, pool.shape[2], library.threads)
         width = round_up(vocab_size, 16)
         self._logits: NDArray[np.float32] = huge_empty((max_logits, width), np.float32).view(
             np.float32

@@ -1,5 +1,8 @@
 """Causal attention over the paged KV pool, one kernel for prefill, decode and mixed batches.
 
+A task is a tile of rows and a part of the KV heads; it goes through the pages once, chunk by chunk,
+with all its heads. Meanwhile the next chunk is asked for in the order of its memory.
+
 Online softmax (Milakov and Gimelshein, 2018) over chunks of `CHUNK_PAGES` pages that start at page 0
 of the sequence, whatever the tile. K of a page is stored [Dp][16 tokens], so one vector operation
 advances sixteen scores; V is [16 tokens][Dp]. Scores are in base 2: queries come scaled by log2(e).
@@ -48,7 +51,6 @@ from mlc_llm.kernels.cpu.vector import (
 )
 
 CHUNK_PAGES = 8
-PREFETCH_PAGES = 4
 MASKED = -1e30
 LANES = PAGE_SIZE
 """Vectors are of one page's tokens; LLVM cuts them to the registers of the level."""
@@ -126,12 +128,26 @@ class Work(NamedTuple):
 
     rows: list[Expr]
     """Row of each of the block's token rows; rows past the tile repeat its last."""
-    head: Expr
-    kv_head: Expr
+    part: Expr
+    """Which `block.heads` of each group these are."""
+    first_head: Expr
+    """First KV head of the task."""
+    heads: Expr
+    """KV heads of the task."""
     seq: Expr
     end: Expr
     """Tokens that the block's last row sees."""
     num_pages: Expr
+
+
+class Here(NamedTuple):
+    """One KV head of a task in one chunk."""
+
+    nth: Expr
+    """Of the task's heads."""
+    page0: Expr
+    count: Expr
+    """Pages of the chunk that the sequence has."""
 
 
 def attention(
@@ -157,14 +173,15 @@ def attention(
     def emit() -> None:
         args = arguments(shape)
         num_tiles = args.tiles.shape[0]
-        with T.parallel(num_tiles * kv_heads) as work:
-            kv_head = T.bind(T.floordiv(work, num_tiles))
+        parts = T.bind(T.Cast("int64", args.tiles[0, 3]))
+        with T.parallel(num_tiles * parts) as work:
+            part = T.bind(T.floordiv(work, num_tiles))
             tile = T.bind(_folded(T.floormod(work, num_tiles), num_tiles))
             with T.If(args.tiles[tile, 1] == 1):
                 with T.Then():
-                    _attend_tile(level, shape, alone, args, tile, kv_head)
+                    _attend_tile(level, shape, alone, args, tile, part, parts)
                 with T.Else():
-                    _attend_tile(level, shape, crowd, args, tile, kv_head)
+                    _attend_tile(level, shape, crowd, args, tile, part, parts)
 
     return prim_func(emit)
 
@@ -173,7 +190,7 @@ def arguments(shape: Shape) -> Arguments:
     """Append the parameters."""
     n = symbol("n")
     page = PAGE_SIZE * shape.padded
-    pool = (symbol("layers"), symbol("pages"), 2, shape.kv_heads, page)
+    pool = (symbol("layers"), symbol("pages"), shape.kv_heads, 2, page)
     return Arguments(
         arg("q", (n, shape.heads, shape.padded), "float32"),
         arg("pool", pool, shape.kv_dtype),
@@ -207,35 +224,43 @@ def _folded(nth: Expr, count: Expr) -> Expr:
 
 
 def _attend_tile(
-    level: Level, shape: Shape, block: Block, args: Arguments, tile: Expr, kv_head: Expr
+    level: Level,
+    shape: Shape,
+    block: Block,
+    args: Arguments,
+    tile: Expr,
+    part: Expr,
+    parts: Expr,
 ) -> None:
     scratch = _scratch(shape, block)
     first = T.bind(T.Cast("int64", args.tiles[tile, 0]))
     stop = T.bind(first + T.Cast("int64", args.tiles[tile, 1]))
     seq = T.bind(T.Cast("int64", args.tiles[tile, 2]))
+    heads = T.bind(T.floordiv(shape.kv_heads, parts))
     with (
         T.serial(T.floordiv(stop - first + (block.rows - 1), block.rows)) as nth,
-        T.serial(T.int64(shape.group // block.heads)) as part,
+        T.serial(T.int64(shape.group // block.heads)) as of_group,
     ):
         rows = [T.bind(T.min(first + nth * block.rows + i, stop - 1)) for i in range(block.rows)]
-        head = T.bind(kv_head * shape.group + part * block.heads)
         end = T.bind(T.Cast("int64", args.positions[rows[-1]]) + 1)
         num_pages = T.bind(T.floordiv(end + (PAGE_SIZE - 1), PAGE_SIZE))
-        work = Work(rows, head, kv_head, seq, end, num_pages)
-        _clear(shape, block, scratch)
+        work = Work(rows, of_group, T.bind(part * heads), heads, seq, end, num_pages)
+        _clear(shape, block, heads, scratch)
         num_chunks = T.floordiv(num_pages + (CHUNK_PAGES - 1), CHUNK_PAGES)
         skipped = _skipped_chunks(shape, args, rows[0])
-        with T.serial(num_chunks - skipped) as chunk:
+        with T.serial(num_chunks - skipped) as chunk, T.serial(heads) as head:
             page0 = T.bind((chunk + skipped) * CHUNK_PAGES)
             count = T.bind(T.min(num_pages - page0, T.int64(CHUNK_PAGES)))
+            here = Here(head, page0, count)
             steps = T.bind(T.floordiv(count + (block.pages - 1), block.pages))
             with T.serial(steps) as step:
-                _score_pages(level, shape, block, args, work, scratch, page0, step)
+                _score_pages(level, shape, block, args, work, scratch, here, step)
             with T.serial(T.int64(block.queries)) as query:
-                _weigh(level, scratch, query, steps * block.pages)
+                _weigh(level, scratch, query, head * block.queries, steps * block.pages)
             with T.serial(T.int64(shape.padded // LANES // block.vectors)) as nth_vector:
-                _add_values(level, shape, block, args, work, scratch, page0, count, nth_vector)
-        _store(shape, block, args, work, scratch)
+                _add_values(level, shape, block, args, work, scratch, here, nth_vector)
+        with T.serial(heads) as head:
+            _store(shape, block, args, work, scratch, head)
 
 
 def _skipped_chunks(shape: Shape, args: Arguments, row: Expr) -> Expr:
@@ -250,9 +275,14 @@ def _scratch(shape: Shape, block: Block) -> Scratch:
     def vectors(count: int) -> Var:
         return T.alloc_buffer((count * LANES,), "float32", scope="global")
 
-    per_query = [vectors(block.queries) for _ in range(3)]
-    scores = vectors(block.queries * CHUNK_PAGES)
-    return Scratch(*per_query, scores, vectors(block.queries * shape.padded // LANES))
+    all_queries = block.queries * shape.kv_heads
+    return Scratch(
+        vectors(all_queries),
+        vectors(all_queries),
+        vectors(block.queries),
+        vectors(block.queries * CHUNK_PAGES),
+        vectors(all_queries * shape.padded // LANES),
+    )
 
 
 def _at(index: Expr | int) -> Expr:
@@ -260,17 +290,27 @@ def _at(index: Expr | int) -> Expr:
     return span(index * LANES, LANES)
 
 
-def _clear(shape: Shape, block: Block, scratch: Scratch) -> None:
-    with T.serial(T.int64(block.queries)) as query:
+def _clear(shape: Shape, block: Block, heads: Expr, scratch: Scratch) -> None:
+    with T.serial(heads * block.queries) as query:
         T.buffer_store(scratch.top, const(MASKED, LANES), [_at(query)])
         T.buffer_store(scratch.total, const(0.0, LANES), [_at(query)])
-    with T.serial(T.int64(block.queries * shape.padded // LANES)) as vector:
+    with T.serial(heads * (block.queries * shape.padded // LANES)) as vector:
         T.buffer_store(scratch.values, const(0.0, LANES), [_at(vector)])
 
 
 def _page(args: Arguments, work: Work, index: Expr) -> Expr:
     """The pool's page that is the index-th of the sequence, or its last."""
     return T.bind(T.Cast("int64", args.table[work.seq, T.min(index, work.num_pages - 1)]))
+
+
+def _ahead(args: Arguments, work: Work, here: Here, nth: Expr) -> tuple[Expr, Expr, Expr]:
+    """What to ask for while the nth K or V of this head's chunk is read, all K first: page, head
+    and which of the two, in the next chunk, which so is asked for in the order of its memory."""
+    piece = T.bind(here.nth * (2 * CHUNK_PAGES) + nth)
+    page = _page(args, work, here.page0 + CHUNK_PAGES + T.floordiv(piece, work.heads * 2))
+    inside = T.bind(T.floormod(piece, work.heads * 2))
+    head = T.bind(work.first_head + T.floordiv(inside, 2))
+    return page, head, T.bind(T.floormod(inside, 2))
 
 
 def _load(level: Level, shape: Shape, value: Expr) -> Expr:
@@ -290,36 +330,38 @@ def _score_pages(
     args: Arguments,
     work: Work,
     scratch: Scratch,
-    page0: Expr,
+    here: Here,
     step: Expr,
 ) -> None:
     """Scores of all queries with the 16 tokens of each of `block.pages` pages."""
     first = T.bind(step * block.pages)
-    pages = [_page(args, work, page0 + first + u) for u in range(block.pages)]
-    ahead = [_page(args, work, page0 + first + u + PREFETCH_PAGES) for u in range(block.pages)]
+    pages = [_page(args, work, here.page0 + first + u) for u in range(block.pages)]
+    ahead = [_ahead(args, work, here, first + u) for u in range(block.pages)]
+    kv_head = T.bind(work.first_head + here.nth)
+    head = T.bind(kv_head * shape.group + work.part * block.heads)
     sums = [[registers(LANES) for _ in pages] for _ in range(block.queries)]
     for query in sums:
         for page_sum in query:
             put(page_sum, const(0.0, LANES), LANES)
     per_line = _per_line(shape)
     with T.serial(T.int64(shape.padded // per_line)) as line:
-        for page in ahead:
-            prefetch(args.pool, args.layer, page, 0, work.kv_head, line * per_line * LANES)
+        for piece in ahead:
+            prefetch(args.pool, args.layer, *piece, line * per_line * LANES)
         for i in range(per_line):
             d = T.bind(line * per_line + i)
             keys = [
-                _load(level, shape, args.pool[args.layer, page, 0, work.kv_head, _at(d)])
+                _load(level, shape, args.pool[args.layer, page, kv_head, 0, _at(d)])
                 for page in pages
             ]
             for j, query in enumerate(sums):
-                q = args.q[work.rows[j // block.heads], work.head + j % block.heads, d]
+                q = args.q[work.rows[j // block.heads], head + j % block.heads, d]
                 q = T.bind(splat(q, LANES))
                 for key, page_sum in zip(keys, query, strict=True):
                     put(page_sum, fma(level, key, q, get(page_sum, LANES), LANES), LANES)
     for j, query in enumerate(sums):
         position = splat(args.positions[work.rows[j // block.heads]], LANES)
         for u, page_sum in enumerate(query):
-            token = T.ramp(T.Cast("int32", (page0 + first + u) * PAGE_SIZE), 1, LANES)
+            token = T.ramp(T.Cast("int32", (here.page0 + first + u) * PAGE_SIZE), 1, LANES)
             score = _capped(level, shape, get(page_sum, LANES))
             if shape.window is not None:
                 oldest = position - iconst(shape.window - 1, LANES)
@@ -336,14 +378,15 @@ def _capped(level: Level, shape: Shape, score: Expr) -> Expr:
     return T.bind(tanh(level, inner, LANES) * const(cap, LANES))
 
 
-def _weigh(level: Level, scratch: Scratch, query: Expr, num_pages: Expr) -> None:
+def _weigh(level: Level, scratch: Scratch, query: Expr, before_head: Expr, num_pages: Expr) -> None:
     """Turn the chunk's scores of one query into weights relative to the largest score so far."""
     top, total = registers(LANES), registers(LANES)
     put(top, const(MASKED, LANES), LANES)
     with T.serial(num_pages) as page:
         put(top, T.max(get(top, LANES), scratch.scores[_at(query * CHUNK_PAGES + page)]), LANES)
     largest = intrinsic("float32", "llvm.vector.reduce.fmax", get(top, LANES))
-    before = T.bind(scratch.top[_at(query)])
+    state = T.bind(before_head + query)
+    before = T.bind(scratch.top[_at(state)])
     now = T.bind(T.max(splat(largest, LANES), before))
     fade = exp2(level, T.bind(before - now), LANES)
     put(total, const(0.0, LANES), LANES)
@@ -352,9 +395,9 @@ def _weigh(level: Level, scratch: Scratch, query: Expr, num_pages: Expr) -> None
         weight = T.bind(exp2(level, T.bind(scratch.scores[_at(place)] - now), LANES))
         T.buffer_store(scratch.scores, weight, [_at(place)])
         put(total, get(total, LANES) + weight, LANES)
-    faded = fma(level, scratch.total[_at(query)], fade, get(total, LANES), LANES)
-    T.buffer_store(scratch.total, faded, [_at(query)])
-    T.buffer_store(scratch.top, now, [_at(query)])
+    faded = fma(level, scratch.total[_at(state)], fade, get(total, LANES), LANES)
+    T.buffer_store(scratch.total, faded, [_at(state)])
+    T.buffer_store(scratch.top, now, [_at(state)])
     T.buffer_store(scratch.fade, fade, [_at(query)])
 
 
@@ -365,27 +408,29 @@ def _add_values(
     args: Arguments,
     work: Work,
     scratch: Scratch,
-    page0: Expr,
-    count: Expr,
+    here: Here,
     nth: Expr,
 ) -> None:
     """Fade the sums of the earlier chunks and add this chunk's: `block.vectors` vectors of V."""
     vectors = shape.padded // LANES
     first = T.bind(nth * block.vectors)
+    kv_head = T.bind(work.first_head + here.nth)
+    state = T.bind(here.nth * (block.queries * vectors) + first)
     sums = [[registers(LANES) for _ in range(block.vectors)] for _ in range(block.queries)]
     for j, query in enumerate(sums):
         for v, value_sum in enumerate(query):
-            before = scratch.values[_at(first + (j * vectors + v))]
+            before = scratch.values[_at(state + (j * vectors + v))]
             put(value_sum, before * scratch.fade[_at(j)], LANES)
-    with T.serial(count) as p:
-        page = _page(args, work, page0 + p)
-        ahead = _page(args, work, page0 + p + PREFETCH_PAGES)
-        with T.serial(T.min(work.end - (page0 + p) * PAGE_SIZE, T.int64(PAGE_SIZE))) as token:
-            here = T.bind(token * vectors + first)
+    with T.serial(here.count) as p:
+        page = _page(args, work, here.page0 + p)
+        ahead = _ahead(args, work, here, p + CHUNK_PAGES)
+        tokens_left = work.end - (here.page0 + p) * PAGE_SIZE
+        with T.serial(T.min(tokens_left, T.int64(PAGE_SIZE))) as token:
+            row = T.bind(token * vectors + first)
             for v in range(0, block.vectors, _per_line(shape)):
-                prefetch(args.pool, args.layer, ahead, 1, work.kv_head, (here + v) * LANES)
+                prefetch(args.pool, args.layer, *ahead, (row + v) * LANES)
             values = [
-                _load(level, shape, args.pool[args.layer, page, 1, work.kv_head, _at(here + v)])
+                _load(level, shape, args.pool[args.layer, page, kv_head, 1, _at(row + v)])
                 for v in range(block.vectors)
             ]
             for j, query in enumerate(sums):
@@ -395,18 +440,23 @@ def _add_values(
                     put(value_sum, fma(level, value, weight, get(value_sum, LANES), LANES), LANES)
     for j, query in enumerate(sums):
         for v, value_sum in enumerate(query):
-            place = _at(first + (j * vectors + v))
+            place = _at(state + (j * vectors + v))
             T.buffer_store(scratch.values, get(value_sum, LANES), [place])
 
 
-def _store(shape: Shape, block: Block, args: Arguments, work: Work, scratch: Scratch) -> None:
+def _store(
+    shape: Shape, block: Block, args: Arguments, work: Work, scratch: Scratch, nth: Expr
+) -> None:
     """Divide by the sums of weights and write the rows; a repeated row is written again."""
     lanes = gcd(shape.head_dim, LANES)  # no vector of `out` crosses from one head to the next
+    head = T.bind((work.first_head + nth) * shape.group + work.part * block.heads)
     for j in range(block.queries):
-        total = intrinsic("float32", "llvm.vector.reduce.fadd", T.float32(0), scratch.total[_at(j)])
+        query = T.bind(nth * block.queries + j)
+        totals = scratch.total[_at(query)]
+        total = intrinsic("float32", "llvm.vector.reduce.fadd", T.float32(0), totals)
         scale = T.bind(splat(T.float32(1) / total, lanes))
-        column = T.bind((work.head + j % block.heads) * shape.head_dim)
+        column = T.bind((head + j % block.heads) * shape.head_dim)
         with T.serial(T.int64(shape.head_dim // lanes)) as v:
-            value = scratch.values[span(v * lanes + j * shape.padded, lanes)] * scale
+            value = scratch.values[span(v * lanes + query * shape.padded, lanes)] * scale
             place = [work.rows[j // block.heads], span(column + v * lanes, lanes)]
             T.buffer_store(args.out, value, place)

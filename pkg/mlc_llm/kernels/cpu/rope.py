@@ -90,7 +90,7 @@ def rope_append(
                 for name, size in zip(("q_norm", "k_norm"), sizes, strict=True)
             ]
         queries, keys = Source(0, heads, weights[0]), Source(heads, kv_heads, weights[1])
-        pool_shape = (symbol("layers"), symbol("pages"), 2, kv_heads, PAGE_SIZE * padded)
+        pool_shape = (symbol("layers"), symbol("pages"), kv_heads, 2, PAGE_SIZE * padded)
         pool = arg("pool", pool_shape, kv_dtype)
         layer = T.arg("layer", T.int64())
         q = arg("q", (n, heads, padded), "float32")
@@ -142,20 +142,20 @@ def rope_append(
             with T.serial(T.int64(half)) as d:
                 for i, value in enumerate(rotated(keys, factor, row, head, d, 1)):
                     place = (d + i * half) * PAGE_SIZE + slot
-                    T.buffer_store(pool, T.Cast(kv_dtype, value), [layer, page, 0, head, place])
+                    T.buffer_store(pool, T.Cast(kv_dtype, value), [layer, page, head, 0, place])
             with T.serial(T.int64(head_dim - rope_dim)) as i:
                 d = T.bind(i + rope_dim)
                 value = load(keys, factor, row, head, d, 1)
-                place = [layer, page, 0, head, d * PAGE_SIZE + slot]
+                place = [layer, page, head, 0, d * PAGE_SIZE + slot]
                 T.buffer_store(pool, T.Cast(kv_dtype, value), place)
-            _zeros(pool, [layer, page, 0, head], head_dim * PAGE_SIZE + slot, PAGE_SIZE)
+            _zeros(pool, [layer, page, head, 0], head_dim * PAGE_SIZE + slot, PAGE_SIZE)
 
         def value(row: Expr, head: Expr, page: Expr, slot: Expr) -> None:
             with T.serial(T.int64(head_dim)) as d:
                 found = qkv[row, (head + heads + kv_heads) * head_dim + d]
-                place = [layer, page, 1, head, slot * padded + d]
+                place = [layer, page, head, 1, slot * padded + d]
                 T.buffer_store(pool, T.Cast(kv_dtype, found), place)
-            _zeros(pool, [layer, page, 1, head], slot * padded + head_dim, 1)
+            _zeros(pool, [layer, page, head, 1], slot * padded + head_dim, 1)
 
         def _zeros(buffer: Var, place: list[Expr], first: Expr, stride: int) -> None:
             with T.serial(T.int64(padded - head_dim)) as d:
