@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from litestar import Litestar
 from litestar.config.cors import CORSConfig
+from litestar.enums import HttpMethod
+from litestar.types import ASGIApp, Receive, Send
 
 from mlc_api.auth import require_key
+from mlc_api.bodies import BodyBudget
 from mlc_api.errors import HANDLERS
 from mlc_api.routes.chat import chat_route
 from mlc_api.routes.completions import completion_route
@@ -21,7 +26,7 @@ from mlc_api.settings import CorsSettings
 from mlc_api.state import Served
 
 
-def make_app(served: Served) -> Litestar:
+def make_app(served: Served) -> ASGIApp:
     """The application over one served model."""
     settings = served.settings
     routes = [
@@ -37,7 +42,7 @@ def make_app(served: Served) -> Litestar:
         routes += [*text_tool_routes(served, served.tools), score_route(served, served.tools)]
     if settings.enable_debug:
         routes += debug_routes(served)
-    return Litestar(
+    app = Litestar(
         route_handlers=routes,
         guards=[require_key(settings.api_key)] if settings.api_key is not None else [],
         exception_handlers=HANDLERS,
@@ -46,6 +51,22 @@ def make_app(served: Served) -> Litestar:
         openapi_config=None,  # written by hand in routes.docs: the handlers take raw bodies
         logging_config=None,
     )
+    return BodyBudget(
+        _answer_head(app),
+        max_bytes=settings.max_bodies_bytes,
+        max_body_bytes=settings.max_body_bytes,
+    )
+
+
+def _answer_head(app: ASGIApp) -> ASGIApp:
+    """HEAD is GET without the body, which the server leaves out."""
+
+    async def answer(scope: Any, receive: Receive, send: Send) -> None:
+        if scope.get("method") == HttpMethod.HEAD:
+            scope = {**scope, "method": HttpMethod.GET}
+        await app(scope, receive, send)
+
+    return answer
 
 
 def _cors(cors: CorsSettings) -> CORSConfig:

@@ -18,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from mlc_api.errors import encode_error
 from mlc_api.listener import BACKLOG
-from mlc_llm.errors import BadRequest
+from mlc_llm.errors import BadRequest, MLCError, Overloaded
 
 HEADER_SECONDS = 10.0
 """From a connection's first byte, or its opening, to the end of the headers."""
@@ -27,6 +27,7 @@ WRITE_SECONDS = 60.0
 MAX_HEADER_BYTES = 64 << 10
 MAX_HEADERS = 256
 KEEP_ALIVE_SECONDS = 30
+MAX_CONNECTIONS = 8192
 
 
 class HeadersTooLarge(BadRequest):
@@ -47,6 +48,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._start_deadline()
+        if len(self.connections) > MAX_CONNECTIONS:
+            self._refuse(Overloaded("This server has too many connections; try again in a moment."))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_deadline()
@@ -102,7 +105,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             app = _close_delimited(app, cycle)
         super()._start_asgi_task(cycle, app)
 
-    def _refuse(self, error: BadRequest) -> None:
+    def _refuse(self, error: MLCError) -> None:
         """Answers what never became a request, and closes."""
         body = encode_error(error)
         status = HTTPStatus(error.status_code)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 MAX_BODY_BYTES = 32 << 20
+MAX_BODIES_BYTES = 256 << 20
 
 
 class CorsSettings(Struct, frozen=True, kw_only=True):
@@ -33,6 +34,8 @@ class WebSettings(Struct, frozen=True, kw_only=True):
     access_log: bool = False
     """Whether every request is a line in the log."""
     max_body_bytes: int = MAX_BODY_BYTES
+    max_bodies_bytes: int = MAX_BODIES_BYTES
+    """Of all requests together that are being read and prepared."""
     body_seconds: float = 60.0
     """How long a request's body may take to arrive."""
     graceful_seconds: int = 5

@@ -100,6 +100,53 @@ def test_several_prompts_and_choices_are_one_answer(engine: MLCEngine) -> None:
     assert response.usage.completion_tokens == 6
 
 
+def test_threads_may_share_a_stream_and_each_chunk_goes_to_one(engine: MLCEngine) -> None:
+    prompt = list(range(100, 400))
+    stream = engine.completions.create(prompt=prompt, stream=True)
+    with ThreadPoolExecutor(4) as pool:
+        shares = list(
+            pool.map(lambda _: [c.choices[0].text for c in stream if c.choices], range(4))
+        )
+    texts = "".join(text for share in shares for text in share).split()
+    assert sorted(texts) == sorted(map(str, prompt))
+
+
+def test_a_stream_may_be_closed_while_another_thread_reads_it(engine: MLCEngine) -> None:
+    stream = engine.completions.create(**FOREVER, stream=True)
+    next(stream)
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(list, stream)
+        stream.close()
+        reading.result(60)
+    wait_until_idle(engine)
+
+
+def test_a_forked_process_is_told_to_make_its_own_engine(engine: MLCEngine) -> None:
+    stream = engine.completions.create(**FOREVER, stream=True)
+    next(stream)
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        told = []
+        for use in (lambda: engine.completions.create(prompt=[1]), lambda: next(stream)):
+            try:
+                use()
+            except EngineUnavailable as error:
+                told.append(error.message)
+        stream.close()
+        engine.terminate()
+        os.write(writing, "\n".join(told).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(writing)
+    with open(reading) as words:
+        told = words.read().splitlines()
+    assert len(told) == 2
+    assert all("make one in this process" in sentence for sentence in told)
+    assert next(stream).choices, "the engine serves on for the process that made it"
+    stream.close()
+
+
 def test_leaving_a_stream_early_aborts_the_request(engine: MLCEngine) -> None:
     for _ in engine.completions.create(**FOREVER, stream=True):
         break
@@ -372,6 +419,17 @@ async def test_leaving_async_for_early_aborts(async_engine: AsyncMLCEngine) -> N
         break
     while await running_requests(async_engine):
         pass
+
+
+async def test_tasks_may_share_a_stream(async_engine: AsyncMLCEngine) -> None:
+    prompt = list(range(100, 400))
+    stream = await async_engine.completions.create(prompt=prompt, stream=True)
+
+    async def read() -> str:
+        return "".join([chunk.choices[0].text async for chunk in stream if chunk.choices])
+
+    texts = await asyncio.gather(*(read() for _ in range(4)))
+    assert sorted("".join(texts).split()) == sorted(map(str, prompt))
 
 
 async def test_cancelling_the_task_aborts_streamed_or_not(async_engine: AsyncMLCEngine) -> None:

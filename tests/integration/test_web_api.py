@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -112,6 +113,7 @@ def test_a_model_whose_id_is_a_path_is_found(model_id: str) -> None:
         openai.OpenAI(base_url=web.url + "/v1", api_key="-", max_retries=0) as client,
     ):
         assert client.models.retrieve(model_id).id == model_id
+        assert client.models.retrieve(Path(model_id).name).id == model_id
 
 
 def check(answer: requests.Response, status: int, code: str | None) -> None:

@@ -11,6 +11,7 @@ import pytest
 import requests
 
 from mlc_api import server as web_server
+from mlc_api.routes import body as web_body
 from support.mock_client import MockEngine, says, says_then_waits
 from support.web import WebServer, read_all, read_until, request
 
@@ -171,7 +172,8 @@ def test_a_body_that_does_not_come_is_a_408() -> None:
 
 
 @pytest.mark.parametrize("framing", ["length", "chunks"])
-def test_a_body_over_the_limit_is_a_413(framing: str) -> None:
+def test_a_body_over_the_limit_is_a_413(framing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web_body, "LINGER_SECONDS", 0.05)
     with WebServer(max_body_bytes=1000) as web, web.connect() as connection:
         if framing == "length":
             connection.sendall(request("POST", PATH, b" " * 1001))
@@ -181,6 +183,60 @@ def test_a_body_over_the_limit_is_a_413(framing: str) -> None:
         head, _, body = read_all(connection).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 413")
     assert json.loads(body)["code"] == 413
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_client_that_sends_everything_first_sees_the_413(chunked: bool) -> None:
+    sent = [b" " * 65536] * 256
+    with WebServer(max_body_bytes=1000) as web:
+        data = iter(sent) if chunked else b"".join(sent)
+        answer = requests.post(web.url + PATH, data=data, timeout=SECONDS)
+    assert answer.status_code == 413
+    assert answer.json()["error"]["code"] == "request_entity_too_large"
+
+
+def test_who_asks_before_sending_too_much_is_told_at_once() -> None:
+    with WebServer(max_body_bytes=1000) as web, web.connect() as connection:
+        head, _, _ = request("POST", PATH, b" " * 1001).partition(b"\r\n\r\n")
+        connection.sendall(head + b"\r\nExpect: 100-continue\r\n\r\n")
+        assert read_all(connection).startswith(b"HTTP/1.1 413")
+
+
+def test_bodies_are_bounded_together_and_the_room_comes_back() -> None:
+    half = CHAT + b" " * (600 - len(CHAT))
+    with WebServer(max_bodies_bytes=1000) as web:
+        with web.connect() as slow:
+            slow.sendall(request("POST", PATH, half)[:-1])
+            while not (refused := requests.post(web.url + PATH, data=half, timeout=SECONDS)).ok:
+                assert refused.status_code == 503
+                assert refused.headers["retry-after"]
+                assert refused.json()["error"]["code"] == "overloaded"
+                slow.sendall(b" ")
+                assert b"200 OK" in read_all(slow)
+        for _ in range(5):
+            assert requests.post(web.url + PATH, data=half, timeout=SECONDS).ok
+
+
+def test_a_connection_too_many_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web_server, "MAX_CONNECTIONS", 1)
+    with WebServer() as web, web.connect() as first:
+        first.sendall(request("GET", "/health", close=False))
+        read_until(first, b'"ok"')
+        assert b"HTTP/1.1 503" in web.exchange(b"")
+        first.sendall(request("GET", "/health"))
+        assert b"200 OK" in read_all(first)
+
+
+@pytest.mark.parametrize("path", ["/health", "/v1/models", "/metrics", "/docs", "/openapi.json"])
+def test_head_is_get_without_the_body(web: WebServer, path: str) -> None:
+    head, got = (
+        requests.head(web.url + path, timeout=SECONDS),
+        requests.get(web.url + path, timeout=SECONDS),
+    )
+    assert head.status_code == got.status_code == 200
+    assert head.headers["content-type"] == got.headers["content-type"]
+    assert head.content == b""
+    assert requests.head(web.url + PATH, timeout=SECONDS).status_code == 405
 
 
 def test_the_content_type_does_not_matter_if_the_body_is_json(web: WebServer) -> None:

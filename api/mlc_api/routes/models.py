@@ -10,8 +10,8 @@ from litestar.handlers import HTTPRouteHandler
 
 from mlc_api.sse import encode_object
 from mlc_api.state import Served
-from mlc_llm.errors import ModelNotFound
 from mlc_llm.protocol.responses import ModelList, ModelResponse
+from mlc_llm.serve.model_name import check_model_name
 
 JSON = "application/json"
 
@@ -31,8 +31,7 @@ def model_routes(served: Served) -> list[HTTPRouteHandler]:
         # An id may be a path or an address, whose slashes the router would have merged.
         raw_path: bytes = request.scope["raw_path"]
         model_id = unquote_to_bytes(raw_path.partition(b"/models/")[2]).decode(errors="replace")
-        if model_id != model.id:
-            raise ModelNotFound(f"The model {model_id!r} is not served here.", param="model")
+        check_model_name(model_id, model.id)
         return Response(encode_object(model), media_type=JSON)
 
     return [list_models, get_model]

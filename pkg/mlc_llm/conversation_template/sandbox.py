@@ -18,11 +18,14 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.visitor import NodeTransformer
 
 MAX_OUTPUT_CHARACTERS = 16 << 20
 MAX_STEPS = 5_000_000
 MAX_SECONDS = 5.0
-_TICK = "budget_tick"
+MAX_BUILT_CHARACTERS = 256 << 20
+"""Of all strings and lists that operators make."""
+_TICK, _SPEND, _JOINED = "budget_tick", "budget_spend", "budget_joined"
 
 
 class TemplateRefused(Exception):
@@ -38,6 +41,7 @@ class Budget:
 
     def __init__(self, *, max_steps: int = MAX_STEPS, max_seconds: float = MAX_SECONDS) -> None:
         self._steps = max_steps
+        self._characters = MAX_BUILT_CHARACTERS
         self._deadline = time.monotonic() + max_seconds
 
     def tick(self) -> str:
@@ -46,6 +50,18 @@ class Budget:
         if self._steps < 0 or (self._steps & 0xFF == 0 and time.monotonic() > self._deadline):
             raise OutOfBudget
         return ""
+
+    def joined(self, *operands: object) -> str:
+        """The operator `~`, paid for by what it makes."""
+        text = "".join(map(str, operands))
+        self.spend(len(text))
+        return text
+
+    def spend(self, size: int) -> None:
+        """Pay for so many characters or elements of a value."""
+        self._characters -= size
+        if self._characters < 0:
+            raise OutOfBudget
 
 
 class _Generation(Extension):
@@ -59,19 +75,24 @@ class _Generation(Extension):
 
 
 class _Environment(ImmutableSandboxedEnvironment):
-    """Repetition is the one operator whose result may be vastly larger than its operands."""
+    """Operators whose result is larger than their operands, and so may grow without end."""
 
-    intercepted_binops = frozenset({"*", "**"})
+    intercepted_binops = frozenset({"+", "*", "**"})
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         numbers = isinstance(left, int | float) and isinstance(right, int | float)
         if operator == "**" and not (numbers and abs(left) < 1e6 and abs(right) < 64):
             raise OutOfBudget
+        if operator == "+" and isinstance(left, str | list | tuple):
+            context[_SPEND](
+                len(left) + (len(right) if isinstance(right, str | list | tuple) else 0)
+            )
         if operator == "*" and not numbers:
             sequence: Any = right if isinstance(left, int) else left
             times = left if isinstance(left, int) else right
-            if not isinstance(times, int) or len(sequence) * times > MAX_OUTPUT_CHARACTERS:
+            if not isinstance(times, int):
                 raise OutOfBudget
+            context[_SPEND](len(sequence) * max(times, 0))
         return super().call_binop(context, operator, left, right)
 
 
@@ -95,13 +116,16 @@ def compile_template(source: str) -> Callable[[dict[str, Any]], str]:
     for body in _repeated(tree):
         call = nodes.Call(nodes.Name(_TICK, "load"), [], [], None, None)
         body.insert(0, nodes.Output([call]))
+    tree = _Joins().visit(tree)
     tree.set_lineno(1).set_environment(env)
     template = jinja2.Template.from_code(env, env.compile(tree), env.make_globals(None))
 
     def render(variables: dict[str, Any]) -> str:
         pieces: list[str] = []
         size = 0
-        for piece in template.generate(**variables, **{_TICK: Budget().tick}):
+        budget = Budget()
+        own = {_TICK: budget.tick, _SPEND: budget.spend, _JOINED: budget.joined}
+        for piece in template.generate(**variables, **own):
             size += len(piece)
             if size > MAX_OUTPUT_CHARACTERS:
                 raise OutOfBudget
@@ -109,6 +133,14 @@ def compile_template(source: str) -> Callable[[dict[str, Any]], str]:
         return "".join(pieces)
 
     return render
+
+
+class _Joins(NodeTransformer):
+    """Puts a call that pays in the place of every `~`, which no environment can intercept."""
+
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
+        operands = [self.visit(operand) for operand in node.nodes]
+        return nodes.Call(nodes.Name(_JOINED, "load"), operands, [], None, None)
 
 
 def _repeated(tree: nodes.Template) -> list[list[nodes.Node]]:

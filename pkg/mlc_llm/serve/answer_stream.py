@@ -6,6 +6,8 @@ by dropping the stream, as a `break` out of `for chunk in engine....create(strea
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections import deque
 from types import TracebackType
 from typing import Generic
@@ -23,6 +25,13 @@ class _Pending(Generic[ChunkT]):
         self._pending: deque[ChunkT] = deque()
         self._over = False
 
+    def _next(self) -> ChunkT | None:
+        """The oldest chunk; None when there is none. `close` may come at any moment."""
+        try:
+            return self._pending.popleft()
+        except IndexError:
+            return None
+
     def _take_in(self, news: News | None) -> None:
         if news is None:
             self._give_up()
@@ -36,21 +45,30 @@ class _Pending(Generic[ChunkT]):
 
 
 class AnswerStream(_Pending[ChunkT]):
-    """Iterator of chunks. Raises the error that ended the answer."""
+    """Iterator of chunks. Raises the error that ended the answer.
+
+    Threads may share it: each chunk goes to one of them. Any thread may close it.
+    """
+
+    def __init__(self, source: Source, chunks: Chunks[ChunkT]) -> None:
+        super().__init__(source, chunks)  # type: ignore[arg-type]  # mypy tries each ChunkT alone
+        self._reading = threading.Lock()
 
     def __iter__(self) -> AnswerStream[ChunkT]:
         return self
 
     def __next__(self) -> ChunkT:
-        while not self._pending and not self._over:
-            try:
-                self._take_in(self._source.next())
-            except BaseException:
-                self._give_up()
-                raise
-        if not self._pending:
+        with self._reading:
+            while not self._pending and not self._over:
+                try:
+                    self._take_in(self._source.next())
+                except BaseException:
+                    self._give_up()
+                    raise
+            chunk = self._next()
+        if chunk is None:
             raise StopIteration
-        return self._pending.popleft()
+        return chunk
 
     def close(self) -> None:
         """Abort what has not ended, drop what was not read; idempotent."""
@@ -69,21 +87,30 @@ class AnswerStream(_Pending[ChunkT]):
 
 
 class AsyncAnswerStream(_Pending[ChunkT]):
-    """Asynchronous iterator of chunks. Raises the error that ended the answer."""
+    """Asynchronous iterator of chunks. Raises the error that ended the answer.
+
+    The tasks of one event loop may share it: each chunk goes to one of them.
+    """
+
+    def __init__(self, source: Source, chunks: Chunks[ChunkT]) -> None:
+        super().__init__(source, chunks)  # type: ignore[arg-type]  # mypy tries each ChunkT alone
+        self._reading = asyncio.Lock()
 
     def __aiter__(self) -> AsyncAnswerStream[ChunkT]:
         return self
 
     async def __anext__(self) -> ChunkT:
-        while not self._pending and not self._over:
-            try:
-                self._take_in(await self._source.next_async())
-            except BaseException:
-                self._give_up()
-                raise
-        if not self._pending:
+        async with self._reading:
+            while not self._pending and not self._over:
+                try:
+                    self._take_in(await self._source.next_async())
+                except BaseException:
+                    self._give_up()
+                    raise
+            chunk = self._next()
+        if chunk is None:
             raise StopAsyncIteration
-        return self._pending.popleft()
+        return chunk
 
     async def aclose(self) -> None:
         """Abort what has not ended, drop what was not read; idempotent, never waits."""

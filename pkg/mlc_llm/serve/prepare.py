@@ -15,13 +15,14 @@ from msgspec import Struct
 
 from mlc_llm.conversation_template.choose import choose_template
 from mlc_llm.conversation_template.prompt import ChatTemplate, Piece
-from mlc_llm.errors import BadModel, BadRequest, ModelNotFound, PromptTooLong
+from mlc_llm.errors import BadModel, BadRequest, PromptTooLong
 from mlc_llm.models.folder import ModelFolder, open_folder
 from mlc_llm.protocol.generation import GenerationConfig
 from mlc_llm.protocol.messages import Ready, Submit
 from mlc_llm.protocol.requests import ChatCompletionRequest, CompletionRequest
 from mlc_llm.serve.answer import Answer
 from mlc_llm.serve.fields import render_options, truncated, with_suffix
+from mlc_llm.serve.model_name import check_model_name
 from mlc_llm.serve.turns import turns_of
 from mlc_llm.serve.validate import check_chat, check_token, generation_config
 from mlc_llm.tokenizers.tokenizer import Tokenizer, check_text
@@ -54,11 +55,8 @@ class ServedModel(Struct, frozen=True):
         return cls(name, folder, tokenizer, template)
 
     def check_name(self, model: str | None) -> None:
-        """Accept the served name, its last part, or no name at all. Raises ModelNotFound."""
-        if model is None or model.rstrip("/") in (self.name.rstrip("/"), Path(self.name).name):
-            return
-        reason = f"The model `{model[:200]}` is not served here; this server has `{self.name}`."
-        raise ModelNotFound(reason, param="model")
+        """Accept what this model answers to. Raises ModelNotFound."""
+        check_model_name(model, self.name)
 
 
 class Prepared(Struct, frozen=True):
@@ -175,15 +173,13 @@ def _prompts(request: CompletionRequest) -> list[str | list[int]]:
     prompt = request.prompt
     if isinstance(prompt, str):
         return [prompt]
-    if prompt and all(isinstance(item, int) for item in prompt):
-        return [prompt]  # type: ignore[list-item]
-    texts = all(isinstance(item, str) for item in prompt)
-    if not prompt or not (texts or all(isinstance(item, list) for item in prompt)):
+    kind = type(prompt[0]) if prompt else None
+    if kind is not int and len(prompt) > MAX_PROMPTS:
+        raise BadRequest(f"`prompt` must be at most {MAX_PROMPTS} prompts.", param="prompt")
+    if kind is None or any(type(item) is not kind for item in prompt):
         reason = "`prompt` must be a text, a list of texts, or one or several lists of token ids."
         raise BadRequest(reason, param="prompt")
-    if len(prompt) > MAX_PROMPTS:
-        raise BadRequest(f"`prompt` must be at most {MAX_PROMPTS} prompts.", param="prompt")
-    return prompt  # type: ignore[return-value]
+    return [prompt] if kind is int else prompt  # type: ignore[list-item, return-value]
 
 
 async def _prompt_ids(
@@ -197,7 +193,8 @@ async def _prompt_ids(
         ids = await model.tokenizer.encode_off_loop(prompt)
         begin = model.tokenizer.bos_token_id if request.add_special_tokens is not False else None
     else:
-        ids = prompt
+        ids = list(truncated(prompt, request, _room(ready)))
+        _check_length(ids, ready, "prompt")  # before its elements: there may be a million
         check_token(min(ids), ready, "prompt")
         check_token(max(ids), ready, "prompt")
     if request.suffix:
@@ -218,6 +215,14 @@ def _room(ready: Ready) -> int:
 
 def check_fit(ids: Sequence[int], ready: Ready, param: str) -> None:
     """There must be something to read, and room for one token more. Raises BadRequest."""
+    _check_length(ids, ready, param)
+    if not ids:
+        raise BadRequest("The prompt has no tokens; send some text.", param=param)
+    if max(ids) >= ready.vocab_size:  # the tokenizer may know more tokens than the model
+        check_token(max(ids), ready, param)
+
+
+def _check_length(ids: Sequence[int], ready: Ready, param: str) -> None:
     most = _room(ready)
     if len(ids) > most:
         raise PromptTooLong(
@@ -225,10 +230,6 @@ def check_fit(ids: Sequence[int], ready: Ready, param: str) -> None:
             "shorten it.",
             param=param,
         )
-    if not ids:
-        raise BadRequest("The prompt has no tokens; send some text.", param=param)
-    if max(ids) >= ready.vocab_size:  # the tokenizer may know more tokens than the model
-        check_token(max(ids), ready, param)
 
 
 def _check_readings(all_ids: Sequence[Sequence[int]], generation: GenerationConfig) -> None:

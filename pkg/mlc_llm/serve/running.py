@@ -17,11 +17,12 @@ from mlc_llm.protocol.spec import EngineSpec
 from mlc_llm.serve.answer import Answer
 from mlc_llm.serve.client import EngineClient
 from mlc_llm.serve.fold import Fold
-from mlc_llm.serve.loop_thread import LoopStopped, LoopThread
+from mlc_llm.serve.loop_thread import LoopElsewhere, LoopStopped, LoopThread
 
 T = TypeVar("T")
 
 TERMINATED = "the engine was terminated"
+FORKED = "an engine belongs to the process that made it; make one in this process"
 
 
 class News(Protocol):
@@ -134,15 +135,15 @@ class RunningEngine:
         """Run in the client's loop and wait. Raises `EngineUnavailable` after `terminate`."""
         try:
             return self._thread.run(coroutine)
-        except LoopStopped:
-            raise EngineUnavailable(TERMINATED) from None
+        except LoopStopped as error:
+            raise _unavailable(error) from None
 
     async def run_async(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """The same, awaited in the caller's loop; cancelling the caller cancels the coroutine."""
         try:
             future = self._thread.submit(coroutine)
-        except LoopStopped:
-            raise EngineUnavailable(TERMINATED) from None
+        except LoopStopped as error:
+            raise _unavailable(error) from None
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
@@ -208,8 +209,14 @@ class RunningEngine:
             del self._live[answer.id]
 
 
+def _unavailable(error: LoopStopped) -> EngineUnavailable:
+    return EngineUnavailable(FORKED if isinstance(error, LoopElsewhere) else TERMINATED)
+
+
 def _shut_down(thread: LoopThread, client: Client) -> None:
     """The end of a `RunningEngine`, called when it may not exist any more."""
+    if thread.is_elsewhere:  # the engine serves on for the process that made it
+        return
     if thread.is_current:
         # Dropped by a callback of its own loop, which cannot wait for itself.
         closing = thread.submit(client.close())

@@ -11,6 +11,7 @@ from mlc_llm.errors import BadRequest
 from mlc_llm.protocol.requests import ChatMessage, ContentPart, ToolCall
 from mlc_llm.tokenizers.tokenizer import check_text
 
+MAX_PARTS = 16384
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
@@ -20,6 +21,11 @@ def turns_of(messages: list[ChatMessage], max_tokens: int) -> list[Turn]:
     Raises BadRequest naming the field for roles and parts that are not known, PromptTooLong for
     texts that cannot fit into `max_tokens`.
     """
+    parts = sum(len(m.content) for m in messages if isinstance(m.content, list))
+    calls = sum(len(m.tool_calls) for m in messages if m.tool_calls)
+    if len(messages) + parts + calls > MAX_PARTS:
+        reason = f"`messages` must be at most {MAX_PARTS} messages, content parts and tool calls."
+        raise BadRequest(reason, param="messages")
     turns = [_turn(message, f"messages.{index}") for index, message in enumerate(messages)]
     check_text("".join(turn.content or "" for turn in turns), max_tokens, "messages")
     return turns

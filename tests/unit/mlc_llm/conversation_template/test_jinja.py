@@ -102,6 +102,14 @@ def test_developer_is_the_system_to_a_template_that_does_not_know_it() -> None:
         "{{ 10 ** 10 ** 10 }}",
         "{{ [1] * 10 ** 9 }}",
         "{% for a in range(999) %}{{ 'x' * 100000 }}{% endfor %}",
+        "{% set n = namespace(t='ab') %}{% for a in range(40) %}{% set n.t = n.t ~ n.t %}"
+        "{% endfor %}",
+        "{% set n = namespace(t='ab') %}{% for a in range(40) %}{% set n.t = n.t + n.t %}"
+        "{% endfor %}",
+        "{% set n = namespace(t=[1]) %}{% for a in range(40) %}{% set n.t = n.t + n.t %}"
+        "{% endfor %}",
+        "{% set n = namespace(t=[]) %}{% for a in range(99) %}{% set n.t = n.t + ['b' * 9999999] %}"
+        "{% endfor %}",
         "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
         "{% for m in messages recursive %}{{ loop(messages) }}{% endfor %}",
         "{% include 'x' %}",
@@ -114,6 +122,13 @@ def test_a_template_that_misbehaves_is_a_bad_request(source: str) -> None:
     with pytest.raises(BadRequest) as caught:
         render(source)
     assert caught.value.param == "messages"
+
+
+def test_the_operators_that_are_counted_mean_what_they_meant() -> None:
+    source = (
+        "{{ 1 ~ 'a' ~ none ~ nothing }}|{{ 1 + 2 }}|{{ 'a' + 'b' }}|{{ [1] + [2] }}|{{ 'c' * 2 }}"
+    )
+    assert render(source) == ["1aNone|3|ab|[1, 2]|cc"]
 
 
 def test_loops_without_output_run_out_of_budget(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlc_llm.errors import BadRequest
+from mlc_llm.protocol import requests
 from mlc_llm.protocol.requests import (
     ChatCompletionRequest,
     CompletionRequest,
@@ -139,6 +140,19 @@ def test_a_wrong_field_is_named(body: dict[str, Any], param: str, sentence: str)
 def test_what_is_not_a_json_object_is_refused(body: bytes) -> None:
     with pytest.raises(BadRequest):
         parse_chat(body)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [b"1," * (1 << 20) + b"1", b"[1]," * (1 << 18) + b"[1]", b'{"a":1},' * (1 << 18) + b"1"],
+    ids=["numbers", "lists", "objects"],
+)
+def test_a_body_of_too_many_values_is_refused_before_it_is_read(
+    prompt: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(requests, "_completion", None)  # nobody may decode it
+    with pytest.raises(BadRequest, match="more values than one request may"):
+        parse_completion(b'{"prompt":[' + prompt + b"]}")
 
 
 def test_bad_json_of_the_public_suite_is_refused_wherever_it_stands() -> None:
