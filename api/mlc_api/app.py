@@ -16,6 +16,7 @@ from mlc_api.routes.chat import chat_route
 from mlc_api.routes.completions import completion_route
 from mlc_api.routes.debug import debug_routes
 from mlc_api.routes.docs import docs_routes
+from mlc_api.routes.embeddings import embedding_route
 from mlc_api.routes.health import health_route
 from mlc_api.routes.metrics import metrics_route
 from mlc_api.routes.models import model_routes
@@ -39,7 +40,11 @@ def make_app(served: Served) -> ASGIApp:
         *docs_routes(served),
     ]
     if served.tools is not None:
-        routes += [*text_tool_routes(served, served.tools), score_route(served, served.tools)]
+        routes += [
+            *text_tool_routes(served, served.tools),
+            score_route(served, served.tools),
+            embedding_route(served, served.tools),
+        ]
     if settings.enable_debug:
         routes += debug_routes(served)
     app = Litestar(

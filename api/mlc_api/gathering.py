@@ -18,6 +18,9 @@ from mlc_llm.protocol.responses import Object
 
 Make = Callable[[list[Delta], list[Finished]], Object]
 
+WAVE = 256
+"""Requests that are open at a time, so that one call does not fill the engine's queue."""
+
 
 def gathered(served: Served, submits: Sequence[Submit], endpoint: str, make: Make) -> ASGIApp:
     """The response that `make` makes of all news of `submits`."""
@@ -47,14 +50,15 @@ def gathered(served: Served, submits: Sequence[Submit], endpoint: str, make: Mak
 async def _gather(
     served: Served, submits: Sequence[Submit], measured: Measured, make: Make
 ) -> Object:
-    stream = served.engine.open(submits)
     deltas: list[Delta] = []
     finished: list[Finished] = []
-    try:
-        async for news in stream:
-            deltas += news.deltas
-            finished += news.finished
-            measured.finished(news.finished)
-    finally:
-        stream.close()
+    for start in range(0, len(submits), WAVE):
+        stream = served.engine.open(submits[start : start + WAVE])
+        try:
+            async for news in stream:
+                deltas += news.deltas
+                finished += news.finished
+                measured.finished(news.finished)
+        finally:
+            stream.close()
     return make(deltas, finished)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from mlc_api.errors import ErrorBody
+from mlc_llm.protocol.embeddings import EmbeddingRequest, EmbeddingResponse
 from mlc_llm.protocol.requests import ChatCompletionRequest, CompletionRequest
 from mlc_llm.protocol.responses import (
     ChatCompletionResponse,
@@ -71,6 +72,13 @@ ENDPOINTS = (
         CompletionRequest,
         CompletionResponse,
         CompletionStreamResponse,
+    ),
+    Endpoint(
+        "post",
+        "/v1/embeddings",
+        "One vector for each text.",
+        EmbeddingRequest,
+        EmbeddingResponse,
     ),
     Endpoint(
         "post",

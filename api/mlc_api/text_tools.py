@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 from uuid import uuid4
 
+from mlc_llm.protocol.embeddings import EmbeddingRequest
 from mlc_llm.protocol.messages import Ready
 from mlc_llm.protocol.requests import parse_as, parse_chat
 from mlc_llm.protocol.text_tools import (
@@ -16,6 +17,7 @@ from mlc_llm.protocol.text_tools import (
     TokenizeResponse,
 )
 from mlc_llm.serve import text_tools
+from mlc_llm.serve.embeddings import Embeddings, prepare_embeddings
 from mlc_llm.serve.prepare import ServedModel
 
 
@@ -52,6 +54,12 @@ class TextTools:
         """For /apply-template."""
         request = parse_chat(body)
         return await text_tools.apply_template(request, self._model, self._engine.ready)
+
+    async def embeddings(self, body: bytes) -> Embeddings:
+        """For /v1/embeddings: what to ask the engine."""
+        request = parse_as(body, EmbeddingRequest)
+        request_id = f"embd-{uuid4().hex}"
+        return await prepare_embeddings(request, self._model, self._engine.ready, request_id)
 
     async def score(self, body: bytes) -> text_tools.Scoring:
         """For /score: what to ask the engine."""

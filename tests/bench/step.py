@@ -39,6 +39,7 @@ from mlc_llm.models.parameters import tensor_specs
 from mlc_llm.models.rope import rope_table
 from mlc_llm.quantization.scheme import Scheme, scheme_by_name
 from mlc_llm.weights.memory import huge_empty
+from mlc_workers.runner.final_norm import FinalNorm
 from mlc_workers.runner.library import Library, open_library
 from mlc_workers.runner.pool import new_pool
 from mlc_workers.runner.runner import Runner
@@ -93,7 +94,8 @@ class Model:
         rope = huge_empty((CONTEXT, arch.head_dim), np.float32).view(np.float32)
         rope[:] = rope_table(arch, CONTEXT)
         weights = [random_tensor(s.shape, s.dtype) for s in tensor_specs(arch, scheme)]
-        self.runner = Runner(self.library, weights, pool, rope, table, arch.vocab_size)
+        norm = FinalNorm(arch, scheme, weights)
+        self.runner = Runner(self.library, weights, pool, rope, table, arch.vocab_size, norm)
 
     def step(self, wanted: Regime) -> Callable[[], None]:
         """A call that runs the step."""

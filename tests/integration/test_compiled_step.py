@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from mlc_llm.models.architecture import RopeScaling
 from mlc_workers.scheduler.plan import Span
+from support.oracle import OracleLlama
 from support.small_models import SmallModel, architecture, span
 
 LLAMA3 = RopeScaling(8.0, 1.0, 4.0, 64)
@@ -120,3 +122,18 @@ def test_the_logits_of_every_token_of_a_prompt_may_be_read(case: tuple[SmallMode
     np.testing.assert_allclose(first, np.concatenate([whole[4:30], expected]), rtol=0, atol=tol)
     rest = model.run(Span(0, 30, a[30:], True, 0, 19))
     np.testing.assert_allclose(rest, whole[30:], rtol=0, atol=tol)
+
+
+def test_hidden_states_are_the_oracles(case: tuple[SmallModel, float]) -> None:
+    model, tol = case
+    a, b = tokens_of(model, 40, 5), tokens_of(model, 20, 6)
+    logits = model.run(Span(0, 0, a, False, 30, 10, pooled=True), span(1, 0, b))
+    close(logits, model, [b], tol)
+    # with the identity for a head, the logits are what the head reads
+    arch = model.arch
+    whole = replace(arch, tie_word_embeddings=False)
+    weights = {**model.oracle.weights, "lm_head.weight": np.eye(arch.hidden_size)}
+    expected = OracleLlama(whole, weights).logits(a)[30:]
+    np.testing.assert_allclose(model.runner.hidden(), expected, rtol=0, atol=tol)
+    model.run(span(2, 0, b))
+    assert model.runner.hidden().shape == (0, arch.hidden_size)

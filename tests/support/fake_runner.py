@@ -35,7 +35,7 @@ def continuation(
 def wanted_ends(span: Span) -> list[int]:
     """Lengths of the beginnings of the sequence after which logits are wanted."""
     first = span.start + span.first_read + 1
-    ends = list(range(first, first + span.num_read))
+    ends = [] if span.pooled else list(range(first, first + span.num_read))
     return [*ends, span.start + len(span.tokens)] if span.sample else ends
 
 
@@ -47,6 +47,7 @@ class FakeRunner:
         self.vocab_size = vocab_size
         self.pool = np.full((num_pages, PAGE_SIZE), -1, np.int32)
         self.plans: list[Plan] = []
+        self._hidden: list[list[float]] = []
 
     def run(self, plan: Plan) -> NDArray[np.float32]:
         """float32[b, vocab]: 1.0 at the next token of each row that is wanted, 0.0 elsewhere."""
@@ -64,4 +65,16 @@ class FakeRunner:
             tokens = self.pool[pages].reshape(-1)[:end]
             assert (tokens >= 0).all(), "a position was read that was never written"
             logits[row, next_token(tokens.tolist(), self.vocab_size)] = 1.0
+        self._hidden = [
+            [float(position), float(token), 1.0]
+            for span in plan.spans
+            if span.pooled
+            for position, token in list(enumerate(span.tokens, span.start))[
+                span.first_read : span.first_read + span.num_read
+            ]
+        ]
         return logits
+
+    def hidden(self) -> NDArray[np.float64]:
+        """Position, token and 1 of each token that is pooled."""
+        return np.array(self._hidden, np.float64).reshape(-1, 3)

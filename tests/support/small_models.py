@@ -23,6 +23,7 @@ from mlc_llm.quantization.scheme import scheme_by_name
 from mlc_llm.weights.load import load_weights
 from mlc_llm.weights.memory import huge_empty
 from mlc_llm.weights.pack import pack, unpack_weights
+from mlc_workers.runner.final_norm import FinalNorm
 from mlc_workers.runner.library import Library, use_threads
 from mlc_workers.runner.pool import new_pool
 from mlc_workers.runner.runner import Runner
@@ -94,8 +95,9 @@ class CompiledModel:
         self.pool[...] = np.nan
         rope = huge_empty((CONTEXT, arch.rope_width), np.float32).view(np.float32)
         rope[:] = rope_table(arch, CONTEXT)
+        norm = FinalNorm(arch, scheme_by_name(quantization), packed)
         self.runner = Runner(
-            library(arch, quantization), packed, self.pool, rope, self.table, arch.vocab_size
+            library(arch, quantization), packed, self.pool, rope, self.table, arch.vocab_size, norm
         )
 
     def run(self, *spans: Span, copies: Sequence[tuple[int, int]] = ()) -> NDArray[np.float32]:

@@ -62,6 +62,14 @@ class TextFeed(Protocol):
         ...
 
 
+class Pooled(Protocol):
+    """Hidden states of a prompt on their way to one vector (see `mlc_workers.engine.pooling`)."""
+
+    def vector(self) -> bytes:
+        """The vector, float32 little-endian."""
+        ...
+
+
 class Timing:
     """When things happened, in seconds of one monotonic clock; 0.0: not yet."""
 
@@ -138,6 +146,7 @@ class Request:
         "num_cached_tokens",
         "num_prompt_tokens",
         "num_read",
+        "pooled",
         "read_until",
         "serial",
         "stop_token_ids",
@@ -160,10 +169,12 @@ class Request:
         """Order of arrival in the engine, over all clients."""
         self.num_prompt_tokens = len(prompt)
         self.num_cached_tokens = 0
-        self.read_until = 0 if generation.prompt_logprobs is None else len(prompt) - 1
+        self.read_until = _read_until(len(prompt), generation)
         """Tokens from the start of the prompt whose results are wanted for themselves ..."""
-        self.num_read = 0
-        """... and how many of them have been handed out."""
+        self.num_read = len(prompt) - 1 if generation.pooling == "last" else 0
+        """... and how many of them have been handed out, or are not wanted after all."""
+        self.pooled: Pooled | None = None
+        """What was made of hidden states so far."""
         self.is_started = False
         """Whether it has ever left the queue."""
         self.is_forked = False
@@ -181,3 +192,10 @@ class Request:
     @property
     def is_finished(self) -> bool:
         return all(choice.phase is Phase.FINISHED for choice in self.choices)
+
+
+def _read_until(num_tokens: int, generation: GenerationConfig) -> int:
+    """Nothing follows the last token that could be likely, but it has a hidden state."""
+    if generation.pooling is not None:
+        return num_tokens
+    return 0 if generation.prompt_logprobs is None else num_tokens - 1

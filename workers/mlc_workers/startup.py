@@ -39,6 +39,7 @@ from mlc_workers.decide import max_idle_pages, scheduler_limits
 from mlc_workers.engine.inbox import Checks, End
 from mlc_workers.engine.loop import Engine
 from mlc_workers.main import Built
+from mlc_workers.runner.final_norm import FinalNorm
 from mlc_workers.runner.library import (
     Library,
     load_library,
@@ -162,13 +163,15 @@ def _runner(
 
     loaded(0, 1)
     arch = folder.architecture
+    weights = load_weights(folder, scheme, loaded)
     return Runner(
         library,
-        load_weights(folder, scheme, loaded),
+        weights,
         new_pool(arch, scheme, limits.num_pages),
         _aligned(rope_table(arch, limits.max_length)),
         kv.table.array,
         arch.vocab_size,
+        FinalNorm(arch, scheme, weights),
         max_logits=limits.max_num_sequence + limits.max_read_rows,
     )
 

@@ -4,7 +4,7 @@ The compiler builds `step` from this page and the engine's runner fills its argu
 prefill, decode, mixed batches and forked sequences all are the same call.
 
 Symbolic sizes: n token rows (at most MAX_ROWS), s sequences, w page-table width, t attention tiles,
-b logit rows, P pages of the pool, c rows of the rotary table.
+b logit rows, e hidden rows, P pages of the pool, c rows of the rotary table.
 
     ids        int32[n]        token ids of all rows, sequence after sequence
     positions  int32[n]        position of each row in its sequence
@@ -15,6 +15,7 @@ b logit rows, P pages of the pool, c rows of the rotary table.
                                parts, the same in all tiles, divides Hkv: so many tasks share
                                the KV heads of a tile
     last       int32[b]        rows whose logits are wanted
+    taken      int32[e]        rows whose hidden states are wanted
     rope       float32[c, R]   cos then sin of every position, R/2 of each (NeoX halves);
                                R is `Architecture.rope_width`
     pool       kv[L, P, Hkv, 2, 16 * D]  the KV pool, written in place. D = head_dim rounded
@@ -23,9 +24,11 @@ b logit rows, P pages of the pool, c rows of the rotary table.
                                K of a page is stored transposed [D][16 tokens], V as [16 tokens][D]
     logits     float32[b, V]   result, written in place; V = vocab_size rounded up to 16,
                                columns past vocab_size are junk
+    hidden     float32[e, H]   result, written in place: rows of the last layer, before the norm
+                               that stands before the head; H = hidden_size
     weights                    one tuple, in the order of `models.parameters.tensor_specs`
 
-    returns    logits
+    returns    (logits, hidden)
 
 All data starts at a multiple of 64 bytes. Intermediate results are planned for MAX_ROWS rows, once,
 whatever n is: memory does not grow with the variety of steps, and rows never used cost no memory.

@@ -43,9 +43,11 @@ class Inputs(NamedTuple):
     page_table: relax.Var
     tiles: relax.Var
     last: relax.Var
+    taken: relax.Var
     rope: relax.Var
     pool: relax.Var
     logits: relax.Var
+    hidden: relax.Var
 
 
 class Weight(NamedTuple):
@@ -83,6 +85,7 @@ class _Builder:
         self.kernels: dict[str, GlobalVar] = {}
         self.n = tirx.Var("n", "int64")
         self.b = tirx.Var("b", "int64")
+        self.e = tirx.Var("e", "int64")
 
     def build(self) -> tvm.IRModule:
         inputs = self._inputs()
@@ -90,7 +93,7 @@ class _Builder:
         tensors = [t for spec in specs for t in spec.tensors(self.scheme.weights)]
         types = [relax.TensorType(t.shape, t.dtype) for t in tensors]
         packed = relax.Var("weights", relax.TupleType(types))
-        bounds = {"tir_var_upper_bound": {"n": MAX_ROWS, "b": MAX_ROWS}}
+        bounds = {"tir_var_upper_bound": {"n": MAX_ROWS, "b": MAX_ROWS, "e": MAX_ROWS}}
         with self.blocks.function(STEP, [*inputs, packed], attrs=bounds):
             fields = iter(
                 [self.blocks.emit(relax.TupleGetItem(packed, i)) for i in range(len(types))]
@@ -122,9 +125,11 @@ class _Builder:
             tensor("page_table", (size("seqs"), size("width"))),
             tensor("tiles", (size("tiles"), 4)),
             tensor("last", (b,)),
+            tensor("taken", (self.e,)),
             tensor("rope", (size("reach"), arch.rope_width), "float32"),
             tensor("pool", pool, self.scheme.kv_dtype),
             tensor("logits", (b, round_up(arch.vocab_size, ROW_BLOCK)), "float32"),
+            tensor("hidden", (self.e, arch.hidden_size), "float32"),
         )
 
     def _forward(self, inputs: Inputs, weights: Weights) -> Expr:
@@ -137,8 +142,10 @@ class _Builder:
             own = {k.removeprefix(start): w for k, w in weights.items() if k.startswith(start)}
             x = self._layer(x, inputs, layer, own)
         head = table if self.arch.tie_word_embeddings else weights["lm_head.weight"]
+        hidden = self._hidden_rows(x, inputs)
         x = self._take_rows(x, inputs.last)
-        return self._logits(self._norm(x, weights, "model.norm", self.b), head, inputs.logits)
+        logits = self._logits(self._norm(x, weights, "model.norm", self.b), head, inputs.logits)
+        return relax.Tuple([logits, hidden])
 
     def _layer(self, x: Expr, inputs: Inputs, layer: int, weights: Weights) -> Expr:
         """x plus attention plus MLP, the names of whose norms say where they stand."""
@@ -214,11 +221,19 @@ class _Builder:
         return self._call(kernel, [ids, *table.tensors, *more], _floats(self.n, hidden))
 
     def _take_rows(self, x: Expr, last: Expr) -> Expr:
-        hidden = self.arch.hidden_size
+        return self._call(self._row_taker(), [x, last], _floats(self.b, self.arch.hidden_size))
+
+    def _hidden_rows(self, x: Expr, inputs: Inputs) -> Expr:
+        """Rows that are copied into the caller's memory."""
+        args = relax.Tuple([x, inputs.taken, inputs.hidden])
+        taker, place = self._row_taker(), len(args.fields) - 1
+        return self.blocks.emit(relax.op.call_tir_inplace(taker, args, place, inputs.hidden.ty))
+
+    def _row_taker(self) -> GlobalVar:
         name = "take_rows"
         if name not in self.kernels:
-            self.kernels[name] = self.blocks.add_func(take_rows(hidden), name)
-        return self._call(self.kernels[name], [x, last], _floats(self.b, hidden))
+            self.kernels[name] = self.blocks.add_func(take_rows(self.arch.hidden_size), name)
+        return self.kernels[name]
 
     def _norm(self, x: Expr, weights: Weights, name: str, rows: Expr) -> Rows:
         """The normalised rows as a product wants them."""

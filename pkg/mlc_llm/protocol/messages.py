@@ -114,6 +114,8 @@ class Finished(Struct, frozen=True, array_like=True, gc=False):
     """Seconds between the first step and the first token."""
     decode_s: float = 0.0
     """Seconds between the first token and the last."""
+    vector: bytes = b""
+    """What pooling made of the prompt, float32 little-endian; not normalised."""
 
 
 class Failed(Struct, frozen=True, array_like=True, gc=False):

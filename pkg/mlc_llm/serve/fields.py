@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from mlc_llm.conversation_template.prompt import RenderOptions
 from mlc_llm.errors import BadRequest
 from mlc_llm.protocol.requests import ChatCompletionRequest, CompletionRequest
-from mlc_llm.protocol.sampling_fields import SamplingFields
 
 MAX_BEST_OF = 128
 RESERVED_VARIABLES = frozenset({"messages", "tools", "documents", "add_generation_prompt"})
@@ -82,12 +81,11 @@ def num_candidates(request: ChatCompletionRequest | CompletionRequest) -> int:
     return request.best_of
 
 
-def truncated(ids: Sequence[int], request: SamplingFields, room: int) -> Sequence[int]:
+def truncated(ids: Sequence[int], keep: int | None, room: int) -> Sequence[int]:
     """The end of the prompt that `truncate_prompt_tokens` leaves; -1 leaves what fits in `room`.
 
     Raises BadRequest.
     """
-    keep = request.truncate_prompt_tokens
     if keep is None:
         return ids
     if keep != -1 and keep < 1:

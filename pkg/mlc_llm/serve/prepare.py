@@ -98,7 +98,7 @@ async def prepare_completion(
     """Raises BadRequest, ModelNotFound or PromptTooLong; changes nothing."""
     model.check_name(request.model)
     generation = _generation(request, model, ready)
-    prompts = _prompts(request)
+    prompts = prompts_of(request.prompt, "prompt", MAX_PROMPTS)
     if len(prompts) * generation.n > MAX_TOTAL_CHOICES:
         reason = f"`n` times the number of prompts must be at most {MAX_TOTAL_CHOICES}."
         raise BadRequest(reason, param="n")
@@ -148,7 +148,7 @@ async def chat_ids(request: ChatCompletionRequest, model: ServedModel, ready: Re
     begin = model.tokenizer.bos_token_id
     if request.add_special_tokens and begin is not None and ids[:1] != [begin]:
         ids = [begin, *ids]
-    return list(truncated(ids, request, _room(ready)))
+    return list(truncated(ids, request.truncate_prompt_tokens, _room(ready)))
 
 
 def _render(request: ChatCompletionRequest, model: ServedModel, max_tokens: int) -> list[Piece]:
@@ -168,17 +168,18 @@ def _tokenized(pieces: Sequence[Piece], tokenizer: Tokenizer, max_tokens: int) -
     return ids
 
 
-def _prompts(request: CompletionRequest) -> list[str | list[int]]:
-    """The prompts of any of the four forms, one by one."""
-    prompt = request.prompt
+def prompts_of(
+    prompt: str | list[str | int | list[int]], param: str, most: int
+) -> list[str | list[int]]:
+    """The prompts of any of the four forms, one by one. Raises BadRequest naming `param`."""
     if isinstance(prompt, str):
         return [prompt]
     kind = type(prompt[0]) if prompt else None
-    if kind is not int and len(prompt) > MAX_PROMPTS:
-        raise BadRequest(f"`prompt` must be at most {MAX_PROMPTS} prompts.", param="prompt")
+    if kind is not int and len(prompt) > most:
+        raise BadRequest(f"`{param}` must be at most {most} prompts.", param=param)
     if kind is None or any(type(item) is not kind for item in prompt):
-        reason = "`prompt` must be a text, a list of texts, or one or several lists of token ids."
-        raise BadRequest(reason, param="prompt")
+        reason = f"`{param}` must be a text, a list of texts, or one or several lists of token ids."
+        raise BadRequest(reason, param=param)
     return [prompt] if kind is int else prompt  # type: ignore[list-item, return-value]
 
 
@@ -193,7 +194,7 @@ async def _prompt_ids(
         ids = await model.tokenizer.encode_off_loop(prompt)
         begin = model.tokenizer.bos_token_id if request.add_special_tokens is not False else None
     else:
-        ids = list(truncated(prompt, request, _room(ready)))
+        ids = list(truncated(prompt, request.truncate_prompt_tokens, _room(ready)))
         _check_length(ids, ready, "prompt")  # before its elements: there may be a million
         check_token(min(ids), ready, "prompt")
         check_token(max(ids), ready, "prompt")
@@ -203,7 +204,7 @@ async def _prompt_ids(
         ids = with_suffix(ids, end, model.tokenizer.special_tokens)
     if begin is not None and ids[:1] != [begin]:
         ids = [begin, *ids]
-    ids = list(truncated(ids, request, _room(ready)))
+    ids = list(truncated(ids, request.truncate_prompt_tokens, _room(ready)))
     check_fit(ids, ready, "prompt")
     return ids
 

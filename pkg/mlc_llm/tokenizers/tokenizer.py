@@ -59,6 +59,10 @@ class Tokenizer:
         # of the package's calls, the ones for batches let other threads run meanwhile
         return self._tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids
 
+    def encode_whole(self, text: str) -> list[int]:
+        """Token ids with the tokens that the tokenizer itself puts around a text."""
+        return self._tokenizer.encode_batch_fast([text], add_special_tokens=True)[0].ids
+
     async def encode_off_loop(self, text: str) -> list[int]:
         """As `encode`; a long text does not hold up the event loop."""
         if len(text) < LONG_TEXT:

@@ -92,6 +92,19 @@ def test_parts_of_heads_are_equal_and_enough_for_all_threads() -> None:
     assert found == {(8, 2): 2, (8, 3): 4, (8, 16): 8, (1, 2): 1, (6, 4): 6}
 
 
+def test_hidden_states_are_taken_in_the_order_of_the_plan() -> None:
+    spans = (
+        Span(4, 0, list(range(10)), False, 9, 1, pooled=True),
+        Span(2, 20, [7], sample=True),
+        Span(1, 0, [5] * 4, False, 1, 3, pooled=True),
+    )
+    inputs = InputBuilder(TABLE, KV_HEADS, THREADS, MAX_ROWS).build(Plan(spans))
+    assert inputs.taken.tolist() == [9, 12, 13, 14]
+    assert inputs.last.tolist() == [10]
+    alone = InputBuilder(TABLE, KV_HEADS, THREADS, MAX_ROWS).build(Plan(spans[:1]))
+    assert (alone.taken.tolist(), alone.last.tolist()) == ([9], [])
+
+
 def test_arrays_start_where_vector_loads_may() -> None:
     builder = InputBuilder(TABLE, KV_HEADS, THREADS, MAX_ROWS)
     for array in builder.build(Plan((Span(0, 0, [1], True),))):

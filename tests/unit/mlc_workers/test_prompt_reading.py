@@ -1,4 +1,4 @@
-"""Log-probabilities of prompts: every token's, once, whatever becomes of the request meanwhile."""
+"""Prompts that are read: every token's result, once, whatever becomes of the request meanwhile."""
 
 from __future__ import annotations
 
@@ -125,4 +125,69 @@ def test_a_prompt_without_numbers_fails_alone() -> None:
     bench.finish()
     assert [failed.kind for failed in end.failed("a")] == ["EngineFault"]
     check(end, "b", LONG[:20])
+    bench.assert_all_free()
+
+
+def vector(end: FakeEnd, request_id: str) -> list[float]:
+    (finished,) = end.finished(request_id)
+    assert finished.completion_tokens == 0
+    return np.frombuffer(finished.vector, "<f4").tolist()
+
+
+def mean(prompt: list[int]) -> list[float]:
+    """Of position, token and 1, which are the fake model's hidden states."""
+    return pytest.approx([(len(prompt) - 1) / 2, np.mean(prompt), 1.0])
+
+
+@pytest.mark.parametrize("chunk", [5, 16, 200])
+def test_hidden_states_are_pooled_over_all_chunks(chunk: int) -> None:
+    bench = EngineBench(prefill_chunk_size=chunk, max_read_rows=3)
+    (end,) = bench.ends
+    end.submit("mean", LONG, pooling="mean", max_tokens=0)
+    end.submit("last", LONG, pooling="last", max_tokens=0)
+    end.submit("one", LONG[:1], pooling="last", max_tokens=0)
+    end.submit("text", LONG, max_tokens=5, prompt_logprobs=1)
+    bench.finish()
+    assert vector(end, "mean") == mean(LONG)
+    assert vector(end, "last") == [74.0, float(LONG[-1]), 1.0]
+    assert vector(end, "one") == [0.0, float(LONG[0]), 1.0]
+    check(end, "text", LONG)
+    assert end.finished("text")[0].vector == b""
+    bench.assert_all_free()
+
+
+def test_only_the_mean_reads_what_is_cached() -> None:
+    bench = EngineBench()
+    (end,) = bench.ends
+    end.submit("text", LONG, max_tokens=2)
+    bench.finish()
+    end.submit("mean", LONG, pooling="mean", max_tokens=0)
+    end.submit("last", LONG, pooling="last", max_tokens=0)
+    bench.finish()
+    assert (vector(end, "mean"), vector(end, "last")[0]) == (mean(LONG), 74.0)
+    assert end.finished("mean")[0].cached_tokens == 0
+    assert end.finished("last")[0].cached_tokens == 64
+    bench.assert_all_free()
+
+
+def test_a_preempted_mean_counts_every_token_once() -> None:
+    bench = EngineBench(num_pages=14, prefill_chunk_size=8)
+    (end,) = bench.ends
+    end.submit("old", LONG[:30], max_tokens=150)
+    bench.turn(115)
+    end.submit("new", LONG, pooling="mean", max_tokens=0)
+    bench.finish()
+    assert vector(end, "new") == mean(LONG)
+    bench.assert_all_free()
+
+
+def test_hidden_states_that_are_not_numbers_fail_their_request_alone() -> None:
+    bench = EngineBench()
+    (end,) = bench.ends
+    bench.runner.hidden = lambda: np.full((20, 3), np.nan)  # type: ignore[method-assign]
+    end.submit("a", LONG[:20], pooling="mean", max_tokens=0)
+    end.submit("b", LONG[:20], max_tokens=2)
+    bench.finish()
+    assert [failed.kind for failed in end.failed("a")] == ["EngineFault"]
+    assert len(end.finished("b")) == 1
     bench.assert_all_free()

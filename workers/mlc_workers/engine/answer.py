@@ -62,6 +62,7 @@ def account(request: Request) -> Finished:
         queue_s=first_step - times.received,
         prefill_s=first_token - first_step,
         decode_s=max(0.0, times.last_token - first_token),
+        vector=request.pooled.vector() if request.pooled is not None else b"",
     )
 
 

@@ -36,7 +36,7 @@ def tell_prompts(desk: Desk, step: Step, logits: NDArray[np.float32]) -> None:
 
 def end_read_prompts(desk: Desk, step: Step) -> None:
     """End the requests that wanted their prompt read and no token more; the step is settled."""
-    for index, _ in step.reads:
+    for index, _ in (*step.reads, *step.pooled):
         request = step.choices[index].request
         if request.generation.max_tokens == 0 and request.num_read >= request.read_until:
             desk.end(request, FinishReason.LENGTH)

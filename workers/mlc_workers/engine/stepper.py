@@ -17,6 +17,7 @@ from mlc_llm.errors import EngineFault
 from mlc_llm.tracing.events import ENGINE, Event
 from mlc_llm.tracing.recorder import Recorder
 from mlc_workers.engine.desk import Desk
+from mlc_workers.engine.pooling import pool_prompts
 from mlc_workers.engine.reading import end_read_prompts, tell_prompts
 from mlc_workers.engine.sampler import Sampler
 from mlc_workers.engine.stats import Counters
@@ -31,7 +32,11 @@ class Runner(Protocol):
     """Computes plans on the device."""
 
     def run(self, plan: Plan) -> NDArray[np.float32]:
-        """Logits float32[b, vocab], one row per span that samples; vocab may be padded."""
+        """Logits float32[b, vocab], the rows of `Plan`; vocab may be padded."""
+        ...
+
+    def hidden(self) -> NDArray[np.float64]:
+        """Hidden states float64[e, hidden_size] that the last plan wanted."""
         ...
 
 
@@ -78,6 +83,8 @@ class Stepper:
         self.num_faults = 0
         ran = self._clock()
         tell_prompts(self._desk, step, logits[:, : self._vocab_size])
+        if step.pooled:
+            pool_prompts(self._desk, step, self._runner.hidden())
         picks = self._sample(step, logits)
         sampled = self._clock()
         self._scheduler.settle(step, [pick.token_id for pick in picks])

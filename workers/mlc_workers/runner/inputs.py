@@ -23,6 +23,7 @@ class Inputs(NamedTuple):
     slots: Ints
     tiles: Ints
     last: Ints
+    taken: Ints
 
 
 class InputBuilder:
@@ -37,8 +38,8 @@ class InputBuilder:
         self._kv_heads = kv_heads
         self._parts = fewest_parts(kv_heads, threads)
         self._count = np.arange(max_rows, dtype=np.int32)
-        self._ids, self._positions, self._slots, self._last = (
-            huge_empty((max_rows,), np.int32).view(np.int32) for _ in range(4)
+        self._ids, self._positions, self._slots, self._last, self._taken = (
+            huge_empty((max_rows,), np.int32).view(np.int32) for _ in range(5)
         )
         self._tiles = huge_empty((max_rows, 4), np.int32).view(np.int32)
 
@@ -58,27 +59,43 @@ class InputBuilder:
         np.add(self._count[:n], np.repeat(starts - firsts, lengths), out=self._positions[:n])
         self._place(n, np.repeat(rows, lengths))
         num_tiles = self._tile(firsts, lengths, rows)
-        wanted = self._wanted(spans, firsts, ends)
+        reads = any(span.num_read for span in spans)
+        wanted = ends[[span.sample for span in spans]] - 1
+        if reads:
+            wanted = self._wanted(spans, firsts, ends)
         self._last[: len(wanted)] = wanted
+        num_taken = self._take(spans, firsts) if reads else 0
         return Inputs(
             self._ids[:n],
             self._positions[:n],
             self._slots[:n],
             self._tiles[:num_tiles],
             self._last[: len(wanted)],
+            self._taken[:num_taken],
         )
 
     def _wanted(self, spans: tuple[Span, ...], firsts: Ints, ends: Ints) -> Ints:
         """Rows whose logits are wanted, in the order of the plan."""
-        if not any(span.num_read for span in spans):
-            return ends[[span.sample for span in spans]] - 1
-        found: list[Ints] = []
+        found: list[Ints] = [self._count[:0]]
         for span, first, end in zip(spans, firsts.tolist(), ends.tolist(), strict=True):
             start = first + span.first_read
+            if span.pooled:
+                continue
             found.append(self._count[start : start + span.num_read])
             if span.sample:
                 found.append(self._count[end - 1 : end])
         return np.concatenate(found)
+
+    def _take(self, spans: tuple[Span, ...], firsts: Ints) -> int:
+        """Rows whose hidden states are wanted; returns how many there are."""
+        count = 0
+        for span, first in zip(spans, firsts, strict=True):
+            if span.pooled:
+                start = first + span.first_read
+                rows = self._count[start : start + span.num_read]
+                self._taken[count : count + len(rows)] = rows
+                count += len(rows)
+        return count
 
     def _place(self, n: int, rows: Ints) -> None:
         """slots = page * PAGE_SIZE + position % PAGE_SIZE."""

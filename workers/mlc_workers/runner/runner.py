@@ -13,8 +13,9 @@ import numpy as np
 import tvm_ffi
 from numpy.typing import NDArray
 
-from mlc_llm.compiler.abi import round_up
+from mlc_llm.compiler.abi import MAX_ROWS, round_up
 from mlc_llm.weights.memory import ALIGNMENT, huge_empty
+from mlc_workers.runner.final_norm import FinalNorm
 from mlc_workers.runner.inputs import InputBuilder
 from mlc_workers.runner.library import Library
 from mlc_workers.runner.pool import Pool, copy_pages
@@ -38,6 +39,7 @@ class Runner:
         rope: NDArray[np.float32],
         page_table: NDArray[np.int32],
         vocab_size: int,
+        final_norm: FinalNorm,
         max_logits: int = 256,
     ) -> None:
         for array in (*weights, pool, rope, page_table):
@@ -50,6 +52,11 @@ class Runner:
         self._logits: NDArray[np.float32] = huge_empty((max_logits, width), np.float32).view(
             np.float32
         )
+        self._final_norm = final_norm
+        self._hidden: NDArray[np.float32] = huge_empty(
+            (MAX_ROWS, final_norm.size), np.float32
+        ).view(np.float32)
+        self._num_hidden = 0
         self._page_table, self._rope, self._pool_tensor = map(
             tvm_ffi.from_dlpack, (page_table, rope, pool)
         )
@@ -63,6 +70,7 @@ class Runner:
         copy_pages(self._pool, plan.copies)
         inputs = self._inputs.build(plan)
         logits = self._logits[: len(inputs.last)]
+        self._num_hidden = len(inputs.taken)
         self._step(
             inputs.ids,
             inputs.positions,
@@ -70,12 +78,18 @@ class Runner:
             self._page_table,
             inputs.tiles,
             inputs.last,
+            inputs.taken,
             self._rope,
             self._pool_tensor,
             logits,
+            self._hidden[: self._num_hidden],
             self._weights,
         )
         return logits[:, : self._vocab_size]
+
+    def hidden(self) -> NDArray[np.float64]:
+        """Hidden states float64[e, hidden_size] that the last run's plan wanted, in order."""
+        return self._final_norm(self._hidden[: self._num_hidden])
 
 
 def _check(array: AnyArray) -> None:

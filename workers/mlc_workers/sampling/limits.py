@@ -43,6 +43,8 @@ def check_generation(config: GenerationConfig, vocab_size: int) -> str | None:
         )
     if not all(config.bad_words):
         return "bad_words holds an empty word; leave it out"
+    if config.pooling is not None and (config.max_tokens != 0 or config.n != 1):
+        return "pooling generates nothing; set max_tokens to 0 and n to 1"
     if config.top_logprobs and not config.logprobs:
         return "top_logprobs needs logprobs; set logprobs to true"
     return None

@@ -26,6 +26,8 @@ class Span(Struct, frozen=True, gc=False):
     """Offset of the first token whose result is wanted for itself ..."""
     num_read: int = 0
     """... and how many from there on. Beside these, `sample` may want the last one."""
+    pooled: bool = False
+    """Whether the results that are read are hidden states, in place of logits."""
 
 
 class Plan(Struct, frozen=True, gc=False):

@@ -20,7 +20,8 @@ def plan_chunk(state: State, step: StepBuilder, choice: Choice) -> None:
     last = request.read_until if request.generation.max_tokens == 0 else len(choice.tokens)
     size = min(last - start, step.num_prefill)
     unread = max(start, request.num_read)
-    if unread < request.read_until:
+    pooled = request.generation.pooling is not None
+    if unread < request.read_until and not pooled:
         size = min(size, unread - start + step.num_read)
     if size > 0:
         room = (len(sequence.pages) + state.kv.num_available) * PAGE_SIZE - start
@@ -29,7 +30,15 @@ def plan_chunk(state: State, step: StepBuilder, choice: Choice) -> None:
             end = start + size
             sample = end == len(choice.tokens) and request.generation.max_tokens != 0
             read = max(0, min(end, request.read_until) - unread)
-            span = Span(sequence.row, start, choice.tokens[start:end], sample, unread - start, read)
+            span = Span(
+                sequence.row,
+                start,
+                choice.tokens[start:end],
+                sample,
+                unread - start,
+                read,
+                pooled,
+            )
             step.add_prefill(choice, span)
     step.num_promised_pages += pages_for(len(choice.tokens) + 1) - len(sequence.pages)
 

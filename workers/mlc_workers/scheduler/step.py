@@ -29,6 +29,8 @@ class Step(Struct, frozen=True):
     """Whether `choices[i]` computes a chunk of a prompt."""
     reads: list[tuple[int, int]]
     """(i, logits row of its first token that is read) of every `choices[i]` whose span reads."""
+    pooled: list[tuple[int, int]]
+    """(i, first row among the hidden states) of every `choices[i]` whose span is pooled."""
 
     @property
     def prefilling(self) -> list[Choice]:
@@ -62,7 +64,9 @@ class StepBuilder:
         self.started: list[Choice] = []
         self.preempted: list[Choice] = []
         self.reads: list[tuple[int, int]] = []
+        self.pooled: list[tuple[int, int]] = []
         self._num_rows = 0
+        self._num_hidden = 0
         self._rows: list[int] | None = None
         self._num_prefill_tokens = 0
         self._is_prefill: list[bool] = []
@@ -106,10 +110,15 @@ class StepBuilder:
             self._num_prefill_tokens,
             self._is_prefill,
             self.reads,
+            self.pooled,
         )
 
     def _read(self, span: Span) -> None:
         """The rows of the span that is being added, before the one it samples."""
+        if span.pooled:
+            self.pooled.append((len(self.spans) - 1, self._num_hidden))
+            self._num_hidden += span.num_read
+            return
         if self._rows is None:
             self._rows = list(range(len(self.sampled)))
         self.reads.append((len(self.spans) - 1, self._num_rows))

@@ -110,12 +110,12 @@ def test_as_many_candidates_are_generated_as_best_of_says() -> None:
 
 def test_a_truncated_prompt_keeps_its_end() -> None:
     ids = list(range(10))
-    assert truncated(ids, complete(), 5) == ids
-    assert truncated(ids, complete(truncate_prompt_tokens=3), 5) == [7, 8, 9]
-    assert truncated(ids, complete(truncate_prompt_tokens=30), 5) == ids
-    assert truncated(ids, complete(truncate_prompt_tokens=-1), 5) == ids[-5:]
+    assert truncated(ids, None, 5) == ids
+    assert truncated(ids, 3, 5) == [7, 8, 9]
+    assert truncated(ids, 30, 5) == ids
+    assert truncated(ids, -1, 5) == ids[-5:]
     with pytest.raises(BadRequest):
-        truncated(ids, complete(truncate_prompt_tokens=0), 5)
+        truncated(ids, 0, 5)
 
 
 def test_a_suffix_is_for_models_that_fill_in_the_middle() -> None:
