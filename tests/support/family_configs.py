@@ -68,5 +68,85 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "sliding_window": None, "use_sliding_window": False, "max_window_layers": 3,
         "tie_word_embeddings": True,
     },
+    "phi3": {
+        **SMALL, "architectures": ["Phi3ForCausalLM"], "model_type": "phi3",
+        "attention_bias": False, "rms_norm_eps": 1e-5, "sliding_window": 150,
+        "original_max_position_embeddings": 320, "rope_scaling": None,
+    },
+    "phi4_mini": {
+        **SMALL, "architectures": ["Phi3ForCausalLM"], "model_type": "phi3",
+        "attention_bias": False, "rms_norm_eps": 1e-5, "sliding_window": None,
+        "partial_rotary_factor": 0.75, "max_position_embeddings": 2560,
+        "original_max_position_embeddings": 320, "tie_word_embeddings": True,
+        "rope_scaling": {
+            "type": "longrope",
+            "short_factor": [1.0, 1.1, 1.25, 1.5, 2.0, 3.0],
+            "long_factor": [1.0, 2.0, 4.0, 8.0, 16.0, 32.0],
+        },
+    },
+    "olmo2": {
+        **SMALL, "architectures": ["Olmo2ForCausalLM"], "model_type": "olmo2",
+        "attention_bias": False, "rope_theta": 500000, "rope_scaling": None,
+    },
+    "stablelm": {
+        **SMALL, "architectures": ["StableLmForCausalLM"], "model_type": "stablelm",
+        "layer_norm_eps": 1e-5, "partial_rotary_factor": 0.25, "use_qkv_bias": True,
+        "qk_layernorm": False, "use_parallel_residual": False,
+    },
+    "stablelm_parallel": {
+        **SMALL, "architectures": ["StableLmForCausalLM"], "model_type": "stablelm",
+        "layer_norm_eps": 1e-5, "partial_rotary_factor": 0.25, "use_qkv_bias": False,
+        "use_parallel_residual": True,
+    },
+    "gpt_neox": {
+        "architectures": ["GPTNeoXForCausalLM"], "model_type": "gpt_neox", "vocab_size": 131,
+        "hidden_size": 64, "intermediate_size": 250, "num_hidden_layers": 3,
+        "num_attention_heads": 4, "max_position_embeddings": 320, "hidden_act": "gelu",
+        "layer_norm_eps": 1e-5, "rotary_emb_base": 10000, "rotary_pct": 0.25,
+        "use_parallel_residual": True, "tie_word_embeddings": False, "bos_token_id": 0,
+        "eos_token_id": 0, "torch_dtype": "float32",
+    },
+    "gpt2": {
+        "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "vocab_size": 131,
+        "n_embd": 64, "n_layer": 3, "n_head": 4, "n_positions": 320, "n_ctx": 320,
+        "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5, "bos_token_id": 2,
+        "eos_token_id": 2, "attn_pdrop": 0.1, "embd_pdrop": 0.1, "resid_pdrop": 0.1,
+    },
+    "gemma": {
+        **SMALL, "architectures": ["GemmaForCausalLM"], "model_type": "gemma",
+        "hidden_act": "gelu", "hidden_activation": None, "head_dim": 32,
+        "num_key_value_heads": 1, "tie_word_embeddings": True,
+    },
+    "gemma2": {
+        **SMALL, "architectures": ["Gemma2ForCausalLM"], "model_type": "gemma2",
+        "hidden_act": "gelu_pytorch_tanh", "hidden_activation": "gelu_pytorch_tanh",
+        "head_dim": 32, "query_pre_attn_scalar": 24, "sliding_window": 24,
+        "sliding_window_size": 24, "attn_logit_softcapping": 5.0, "cache_implementation": "hybrid",
+        "final_logit_softcapping": 3.0, "tie_word_embeddings": True,
+    },
+    "gemma3": {
+        **SMALL, "architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text",
+        "hidden_activation": "gelu_pytorch_tanh", "head_dim": 32, "query_pre_attn_scalar": 32,
+        "rope_theta": 1000000, "rope_local_base_freq": 10000, "sliding_window": 24,
+        "sliding_window_pattern": 3, "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+        "attn_logit_softcapping": None, "final_logit_softcapping": None,
+        "tie_word_embeddings": True,
+    },
+    "gemma3_vision": {
+        "architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3",
+        "boi_token_index": 120, "eoi_token_index": 121, "image_token_index": 130,
+        "eos_token_id": [1, 106], "mm_tokens_per_image": 4, "torch_dtype": "float32",
+        "text_config": {
+            "hidden_size": 64, "intermediate_size": 88, "model_type": "gemma3_text",
+            "num_hidden_layers": 7, "num_attention_heads": 4, "num_key_value_heads": 2,
+            "head_dim": 16, "sliding_window": 24, "vocab_size": 131, "query_pre_attn_scalar": 16,
+            "max_position_embeddings": 320,
+            "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+        },
+        "vision_config": {
+            "hidden_size": 32, "image_size": 28, "intermediate_size": 32, "patch_size": 14,
+            "model_type": "siglip_vision_model", "num_attention_heads": 2, "num_hidden_layers": 1,
+        },
+    },
 }  # fmt: skip
 """By fixture name: a family, or a variant of one."""

@@ -23,7 +23,8 @@ def record(config: dict[str, Any], scratch: Path) -> Recorded:
     tensors, _ = describe(config, scratch / "described")
     folder = scratch / "model"
     write_folder(folder, config, tensors)
-    ids = np.random.default_rng(7).integers(3, config["vocab_size"], NUM_TOKENS).astype(np.int32)
+    vocab_size = config.get("text_config", config)["vocab_size"]
+    ids = np.random.default_rng(7).integers(3, vocab_size - 1, NUM_TOKENS).astype(np.int32)
     found = logits(folder, ids)
     positions = np.array(POSITIONS, np.int32)
     return Recorded(config, tensors, ids, positions, found[positions])

@@ -107,8 +107,6 @@ class Architecture(Struct, frozen=True, kw_only=True):
     @property
     def rope_dim(self) -> int:
         """Columns of the rotary table: cosines and sines of one position and base."""
-        if self.learned_positions:
-            return 2
         return self.rotary_dim or self.head_dim
 
     @property

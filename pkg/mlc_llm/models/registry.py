@@ -11,10 +11,19 @@ from mlc_llm.errors import BadModel
 from mlc_llm.models.families.base import Family
 
 FAMILIES = {
+    "gemma": "gemma",
+    "gemma2": "gemma2",
+    "gemma3": "gemma3",
+    "gemma3_text": "gemma3",
+    "gpt2": "gpt2",
+    "gpt_neox": "gpt_neox",
     "llama": "llama",
     "mistral": "mistral",
+    "olmo2": "olmo2",
+    "phi3": "phi3",
     "qwen2": "qwen2",
     "qwen3": "qwen3",
+    "stablelm": "stablelm",
 }
 """The module in `models.families` whose `FAMILY` reads models of a type."""
 

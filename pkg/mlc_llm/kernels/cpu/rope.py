@@ -129,8 +129,10 @@ def rope_append(
         def query(row: Expr, head: Expr, factor: Expr | None) -> None:
             with T.serial(T.int64(half // lanes)) as v:
                 for i, value in enumerate(rotated(queries, factor, row, head, v * lanes, lanes)):
-                    place = [row, head, span(v * lanes + i * half, lanes)]
-                    T.buffer_store(q, value * const(scale, lanes), place)
+                    first = v * lanes + i * half
+                    factors = T.float32(scale) if lanes == 1 else const(scale, lanes)
+                    place = [row, head, first if lanes == 1 else span(first, lanes)]
+                    T.buffer_store(q, value * factors, place)
             with T.serial(T.int64(head_dim - rope_dim)) as i:
                 d = T.bind(i + rope_dim)
                 value = load(queries, factor, row, head, d, 1) * T.float32(scale)
