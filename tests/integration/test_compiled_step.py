@@ -35,6 +35,24 @@ MODELS = {
     ),
     "float16": (NARROW, "q0f16", 2e-2),
     "4 bits": (NARROW, "q4f16_1", 0.2),
+    "4 bits, layer norms, biases, positions learned, plain MLP": (
+        architecture(
+            norm="layer", norm_bias=True, qkv_bias=True, out_bias=True, mlp_bias=True, gated=False,
+            activation="gelu", learned_positions=True, parallel=True,
+        ),
+        "q4f16_1", 0.3,
+    ),
+    "4 bits, norms around, windows, caps, part of a head turned": (
+        architecture(
+            norms="around", qk_norm="head", head_dim=16, rotary_dim=12, sliding_window=20,
+            sliding_layers=(0, 2), sliding_rope_theta=500.0, attention_softcap=4.0,
+            logit_softcap=6.0, activation="gelu_tanh", embedding_scale=8.0, attention_scale=0.3,
+        ),
+        "q4f16_1", 0.3,
+    ),
+    "float16, norms after, whole rows of queries normalised": (
+        architecture(norms="after", qk_norm="row"), "q0f16", 2e-2,
+    ),
 }  # fmt: skip
 """Model, scheme, largest difference of a logit. With 4 bits activations are rounded to 8 bits."""
 

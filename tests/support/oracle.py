@@ -1,10 +1,11 @@
-"""An independent Llama in float64 NumPy: the truth that the engine's numbers are held against.
+"""An independent decoder in float64 NumPy: the truth that the engine's numbers are held against.
 
 Dense, without cache, batches or tiles: nothing here is shared with the code under test.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -16,26 +17,29 @@ from mlc_llm.models.parameters import parameters
 Array = NDArray[np.float64]
 
 
-class OracleLlama:
+class Oracle:
     """`weights`: unpacked matrices [rows, cols] and vectors, named as in `models.parameters`."""
 
     def __init__(self, arch: Architecture, weights: Mapping[str, NDArray[np.generic]]) -> None:
         self.arch = arch
         self.weights = {name: np.asarray(value, np.float64) for name, value in weights.items()}
         for name, value in self.weights.items():
-            if name.endswith("norm.weight"):
+            if name.endswith(("norm.weight", ".bias")):
                 self.weights[name] = value.reshape(-1)
 
     def logits(self, token_ids: Sequence[int]) -> Array:
         """Logits after every token, [len(token_ids), vocab_size]."""
-        x = self.weights["model.embed_tokens.weight"][np.asarray(token_ids)]
-        for layer in range(self.arch.num_hidden_layers):
-            x = x + self._attention(x, f"model.layers.{layer}")
-            x = x + self._mlp(x, f"model.layers.{layer}")
-        x = self._norm(x, "model.norm.weight")
-        tied = self.arch.tie_word_embeddings
-        head = self.weights["model.embed_tokens.weight" if tied else "lm_head.weight"]
-        return np.asarray(x @ head.T)
+        a = self.arch
+        x = a.embedding_scale * self.weights["model.embed_tokens.weight"][np.asarray(token_ids)]
+        if a.learned_positions:
+            x = x + self.weights["model.embed_positions.weight"][: len(x)]
+        for layer in range(a.num_hidden_layers):
+            x = self._layer(x, layer, f"model.layers.{layer}")
+        x = self._norm(x, "model.norm")
+        head = self.weights[
+            "model.embed_tokens.weight" if a.tie_word_embeddings else "lm_head.weight"
+        ]
+        return _capped(x @ head.T, a.logit_softcap)
 
     def greedy(self, token_ids: Sequence[int], num_tokens: int) -> list[int]:
         """The next `num_tokens` tokens, always the likeliest."""
@@ -44,36 +48,80 @@ class OracleLlama:
             sequence.append(int(self.logits(sequence)[-1].argmax()))
         return sequence[len(token_ids) :]
 
-    def _norm(self, x: Array, name: str) -> Array:
-        scale = np.sqrt((x * x).mean(-1, keepdims=True) + self.arch.rms_norm_eps)
-        return np.asarray(x / scale * self.weights[name])
+    def _layer(self, x: Array, index: int, layer: str) -> Array:
+        attention_norm, mlp_norm = f"{layer}.input_layernorm", f"{layer}.post_attention_layernorm"
+        match self.arch.norms:
+            case "after":
+                x = x + self._norm(self._attention(x, index, layer), mlp_norm)
+                return x + self._norm(self._mlp(x, layer), f"{layer}.post_feedforward_layernorm")
+            case "around":
+                mixed = self._attention(self._norm(x, attention_norm), index, layer)
+                x = x + self._norm(mixed, mlp_norm)
+                inner = self._mlp(self._norm(x, f"{layer}.pre_feedforward_layernorm"), layer)
+                return x + self._norm(inner, f"{layer}.post_feedforward_layernorm")
+        normed = self._norm(x, attention_norm)
+        mixed = self._attention(normed, index, layer)
+        if not self.arch.parallel:
+            x = x + mixed
+            return x + self._mlp(self._norm(x, mlp_norm), layer)
+        own = normed if self.arch.shared_norm else self._norm(x, mlp_norm)
+        return x + mixed + self._mlp(own, layer)
 
-    def _attention(self, x: Array, layer: str) -> Array:
+    def _norm(self, x: Array, name: str) -> Array:
+        if self.arch.norm == "layer":
+            x = x - x.mean(-1, keepdims=True)
+        normed = _rms(x, self.arch.rms_norm_eps) * self.weights[f"{name}.weight"]
+        return np.asarray(normed + self.weights.get(f"{name}.bias", 0.0))
+
+    def _linear(self, x: Array, name: str) -> Array:
+        bias = self.weights.get(f"{name}.bias", 0.0)
+        return np.asarray(x @ self.weights[f"{name}.weight"].T + bias)
+
+    def _attention(self, x: Array, index: int, layer: str) -> Array:
         a = self.arch
         n, groups = len(x), a.num_attention_heads // a.num_key_value_heads
-        h = self._norm(x, f"{layer}.input_layernorm.weight")
-        qkv = (h @ self.weights[f"{layer}.self_attn.qkv_proj.weight"].T).reshape(n, -1, a.head_dim)
+        qkv = self._linear(x, f"{layer}.self_attn.qkv_proj").reshape(n, -1, a.head_dim)
         q, k, v = np.split(
             qkv, [a.num_attention_heads, a.num_attention_heads + a.num_key_value_heads], axis=1
         )
-        q, k = self._rotate(q), self._rotate(k)
+        slides = index in a.sliding_layers
+        q = self._rotate(self._head_norm(q, f"{layer}.self_attn.q_norm"), slides)
+        k = self._rotate(self._head_norm(k, f"{layer}.self_attn.k_norm"), slides)
         k, v = np.repeat(k, groups, axis=1), np.repeat(v, groups, axis=1)
-        scores = np.einsum("ihd,jhd->hij", q, k) / np.sqrt(a.head_dim)
-        scores = np.where(np.tri(n, dtype=bool), scores, -np.inf)
+        scale = a.head_dim**-0.5 if a.attention_scale is None else a.attention_scale
+        scores = _capped(np.einsum("ihd,jhd->hij", q, k) * scale, a.attention_softcap)
+        seen = np.tri(n, dtype=bool)
+        if slides:
+            assert a.sliding_window is not None
+            seen &= ~np.tri(n, k=-a.sliding_window, dtype=bool)
+        scores = np.where(seen, scores, -np.inf)
         scores = np.exp(scores - scores.max(-1, keepdims=True))
         scores /= scores.sum(-1, keepdims=True)
         mixed = np.einsum("hij,jhd->ihd", scores, v).reshape(n, -1)
-        return np.asarray(mixed @ self.weights[f"{layer}.self_attn.o_proj.weight"].T)
+        return self._linear(mixed, f"{layer}.self_attn.o_proj")
 
-    def _rotate(self, x: Array) -> Array:
-        half = self.arch.head_dim // 2
-        angles = np.arange(len(x))[:, None, None] * self._frequencies()
+    def _head_norm(self, x: Array, name: str) -> Array:
+        if self.arch.qk_norm is None:
+            return x
+        weight = self.weights[f"{name}.weight"]
+        if self.arch.qk_norm == "head":
+            return np.asarray(_rms(x, self.arch.rms_norm_eps) * weight)
+        rows = x.reshape(len(x), -1)
+        return np.asarray(_rms(rows, self.arch.rms_norm_eps) * weight).reshape(x.shape)
+
+    def _rotate(self, x: Array, slides: bool) -> Array:
+        if self.arch.learned_positions:
+            return x
+        width = self.arch.rotary_dim or self.arch.head_dim
+        angles = np.arange(len(x))[:, None, None] * self._frequencies(width, slides)
         cos, sin = np.cos(angles), np.sin(angles)
-        low, high = x[..., :half], x[..., half:]
-        return np.concatenate([low * cos - high * sin, high * cos + low * sin], -1)
+        low, high, rest = np.split(x, [width // 2, width], axis=-1)
+        return np.concatenate([low * cos - high * sin, high * cos + low * sin, rest], -1)
 
-    def _frequencies(self) -> Array:
-        exponents = np.arange(0, self.arch.head_dim, 2) / self.arch.head_dim
+    def _frequencies(self, width: int, slides: bool) -> Array:
+        exponents = np.arange(0, width, 2) / width
+        if slides and self.arch.sliding_rope_theta is not None:
+            return np.asarray(1.0 / self.arch.sliding_rope_theta**exponents)
         plain = 1.0 / self.arch.rope_theta**exponents
         scaling = self.arch.rope_scaling
         if scaling is None:
@@ -94,11 +142,32 @@ class OracleLlama:
         return found
 
     def _mlp(self, x: Array, layer: str) -> Array:
-        h = self._norm(x, f"{layer}.post_attention_layernorm.weight")
-        both = h @ self.weights[f"{layer}.mlp.gate_up_proj.weight"].T
-        gate, up = np.split(both, 2, axis=-1)
-        hidden = gate / (1 + np.exp(-gate)) * up
-        return np.asarray(hidden @ self.weights[f"{layer}.mlp.down_proj.weight"].T)
+        if self.arch.gated:
+            both = self._linear(x, f"{layer}.mlp.gate_up_proj")
+            gate, up = np.split(both, 2, axis=-1)
+            hidden = self._activated(gate) * up
+        else:
+            hidden = self._activated(self._linear(x, f"{layer}.mlp.up_proj"))
+        return self._linear(hidden, f"{layer}.mlp.down_proj")
+
+    def _activated(self, x: Array) -> Array:
+        match self.arch.activation:
+            case "silu":
+                return np.asarray(x / (1 + np.exp(-x)))
+            case "gelu":
+                erf = np.vectorize(math.erf)(x / np.sqrt(2))
+                return np.asarray(x * (1 + erf) / 2)
+            case "gelu_tanh":
+                inner = np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)
+                return np.asarray(x * (1 + np.tanh(inner)) / 2)
+
+
+def _rms(x: Array, eps: float) -> Array:
+    return np.asarray(x / np.sqrt((x * x).mean(-1, keepdims=True) + eps))
+
+
+def _capped(x: Array, cap: float | None) -> Array:
+    return x if cap is None else np.asarray(cap * np.tanh(x / cap))
 
 
 def random_weights(arch: Architecture, seed: int) -> dict[str, NDArray[np.float32]]:
@@ -106,7 +175,9 @@ def random_weights(arch: Architecture, seed: int) -> dict[str, NDArray[np.float3
     from_seed = np.random.default_rng(seed)
     weights: dict[str, NDArray[np.float32]] = {}
     for spec in parameters(arch):
-        if spec.kind == "vector":
+        if spec.name.endswith(".bias"):
+            value = 0.1 * from_seed.standard_normal(spec.cols)
+        elif spec.kind == "vector":
             value = 1 + 0.1 * from_seed.standard_normal(spec.cols)
         else:
             value = from_seed.standard_normal((spec.rows, spec.cols)) / np.sqrt(spec.cols)

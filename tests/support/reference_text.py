@@ -10,10 +10,10 @@ from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
 from mlc_llm.models.folder import open_folder
-from support.oracle import OracleLlama
+from support.oracle import Oracle
 
 
-def open_oracle(folder: Path) -> OracleLlama:
+def open_oracle(folder: Path) -> Oracle:
     """The oracle on the weights of an unsharded Hugging Face folder."""
     arch = open_folder(folder).architecture
     stored = load_file(folder / "model.safetensors")
@@ -26,7 +26,7 @@ def open_oracle(folder: Path) -> OracleLlama:
         weights[f"{mlp}.gate_up_proj.weight"] = np.concatenate(
             [weights.pop(f"{mlp}.{part}_proj.weight") for part in ("gate", "up")]
         )
-    return OracleLlama(arch, weights)
+    return Oracle(arch, weights)
 
 
 def greedy_text(folder: Path, prompt: str, num_tokens: int, *, bos: bool) -> str:

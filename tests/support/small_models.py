@@ -28,7 +28,7 @@ from mlc_workers.runner.library import Library, use_threads
 from mlc_workers.runner.pool import new_pool
 from mlc_workers.runner.runner import Runner
 from mlc_workers.scheduler.plan import Plan, Span
-from support.oracle import OracleLlama, random_weights
+from support.oracle import Oracle, random_weights
 
 CONTEXT = 320
 NUM_ROWS = 12
@@ -112,7 +112,7 @@ class SmallModel(CompiledModel):
         packed = packed_weights(arch, quantization, seed)
         super().__init__(arch, quantization, packed, seed)
         scheme = scheme_by_name(quantization)
-        self.oracle = OracleLlama(arch, unpack_weights(arch, scheme, packed))
+        self.oracle = Oracle(arch, unpack_weights(arch, scheme, packed))
 
 
 class FolderModel(CompiledModel):
