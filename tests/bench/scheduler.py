@@ -81,7 +81,7 @@ class NoSampler:
         return None
 
     def sample(
-        self, logits: NDArray[np.float32], memories: Sequence[object]
+        self, logits: NDArray[np.float32], memories: Sequence[object], masks: object = None
     ) -> Sequence[Pick | Exception]:
         return [Pick(7)] * len(memories)
 

@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from mlc_llm.protocol.generation import GenerationConfig
 from mlc_llm.tokenizers.table import DecodeRules, TokenTable
 from mlc_llm.tokenizers.text_stream import TextStream
-from mlc_workers.sampling.sampler import Pick
+from mlc_workers.sampling.sampler import Mask, Pick
 
 BAD_SEED = 666
 """A request with this seed cannot be sampled."""
 
 
 class FakeSampler:
-    """Choice i takes the token i after the most likely one."""
+    """Choice i takes the token i after the most likely one; under a mask, the first it has."""
 
     def check(self, generation: GenerationConfig) -> str | None:
         return "n must be at least 1" if generation.n < 1 else None
@@ -26,9 +26,16 @@ class FakeSampler:
         return (generation.seed, index)
 
     def sample(
-        self, logits: NDArray[np.float32], memories: Sequence[object]
+        self,
+        logits: NDArray[np.float32],
+        memories: Sequence[object],
+        masks: Sequence[Mask | None] | None = None,
     ) -> Sequence[Pick | Exception]:
-        return [self._pick(row, memory) for row, memory in zip(logits, memories, strict=True)]
+        allowed = masks or [None] * len(memories)
+        return [
+            self._pick(row, memory) if mask is None else Pick(int(np.flatnonzero(mask)[0]))
+            for row, memory, mask in zip(logits, memories, allowed, strict=True)
+        ]
 
     def _pick(self, row: NDArray[np.float32], memory: object) -> Pick | Exception:
         assert isinstance(memory, tuple)

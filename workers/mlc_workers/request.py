@@ -13,7 +13,9 @@ from __future__ import annotations
 from enum import Enum
 from typing import Protocol
 
+import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from mlc_llm.protocol.generation import GenerationConfig
 from mlc_llm.protocol.messages import FinishReason
@@ -23,6 +25,7 @@ from mlc_workers.cache.tables import Sequence
 class Phase(Enum):
     """Where a choice is in its life."""
 
+    HELD = "held"
     WAITING = "waiting"
     PREFILL = "prefill"
     DECODE = "decode"
@@ -30,6 +33,8 @@ class Phase(Enum):
 
 
 NEXT: dict[Phase, frozenset[Phase]] = {
+    # In no queue: the grammar of its answer is not ready yet.
+    Phase.HELD: frozenset({Phase.WAITING, Phase.FINISHED}),
     # A fork goes straight to DECODE: the KV of its prompt is there already.
     Phase.WAITING: frozenset({Phase.PREFILL, Phase.DECODE, Phase.FINISHED}),
     # Back to WAITING is preemption: KV is dropped and computed again later.
@@ -70,6 +75,26 @@ class Pooled(Protocol):
         ...
 
 
+class Guide(Protocol):
+    """Which tokens may come next, by a grammar (see `mlc_workers.guided`)."""
+
+    @property
+    def num_words(self) -> int:
+        """Words of the bitmask."""
+        ...
+
+    def fill(self, words: NDArray[np.uint32]) -> None:
+        """Set bit i % 32 of word i // 32 for every token i that may come next, and no other.
+
+        May be called in another thread than `accept`, never at the same time. Raises.
+        """
+        ...
+
+    def accept(self, token_id: int) -> bool:
+        """This token was taken; True: the text is complete, nothing may follow. Raises."""
+        ...
+
+
 class Timing:
     """When things happened, in seconds of one monotonic clock; 0.0: not yet."""
 
@@ -91,6 +116,7 @@ class Choice:
     """
 
     __slots__ = (
+        "guide",
         "index",
         "limit",
         "num_reserved_rows",
@@ -113,6 +139,8 @@ class Choice:
         """Rows kept free for the forks of this choice while its prompt is prefilled."""
         self.sampler: object = None
         self.text: TextFeed | None = None
+        self.guide: Guide | None = None
+        """None: any token may come next."""
 
     def move(self, phase: Phase) -> None:
         """The only way to change the phase."""
@@ -184,6 +212,17 @@ class Request:
         self.choices = [Choice(self, 0, prompt)]
         self.choices += [Choice(self, i, []) for i in range(1, generation.n)]
         self.finish_reasons: list[FinishReason | None] = [None] * generation.n
+
+    def hold(self) -> None:
+        """Keep a new request out of the queue until `release`."""
+        for choice in self.choices:
+            choice.phase = Phase.HELD
+
+    def release(self, serial: int) -> None:
+        """It may be queued, as if it had come now."""
+        self.serial = serial
+        for choice in self.choices:
+            choice.move(Phase.WAITING)
 
     @property
     def num_completion_tokens(self) -> int:

@@ -38,6 +38,7 @@ from mlc_workers.cache.pages import pages_for
 from mlc_workers.decide import max_idle_pages, scheduler_limits
 from mlc_workers.engine.inbox import Checks, End
 from mlc_workers.engine.loop import Engine
+from mlc_workers.guided.service import GrammarService, loader
 from mlc_workers.main import Built
 from mlc_workers.runner.final_norm import FinalNorm
 from mlc_workers.runner.library import (
@@ -69,7 +70,7 @@ class ModelTexts:
         return TextStream(
             table,
             generation.stop_strs,
-            continues=generation.continues,
+            continues=generation.continues or generation.grammar is not None,
             keep_stop_str=generation.keep_stop_str,
         )
 
@@ -86,7 +87,7 @@ def build(spec: EngineSpec, ends: Sequence[End], announcer: Announcer) -> Built:
     scheme = choose_scheme(folder, spec.quantization)
     sizes = _sizes(spec, folder, scheme, device.kind)
     limits = scheduler_limits(spec, sizes, folder.architecture.vocab_size)
-    texts = ModelTexts(TokenTable.load(folder.path))
+    table = TokenTable.load(folder.path)
     library, origin = _library(spec, folder, scheme, device.level, announcer)
     kv = KVCache(
         limits.num_pages,
@@ -99,14 +100,16 @@ def build(spec: EngineSpec, ends: Sequence[End], announcer: Announcer) -> Built:
     _warm_up(runner, kv)
     vocab_size = folder.architecture.vocab_size
     sampler = NumpySampler(vocab_size)
+    width, ends_at = max(vocab_size, len(table)), folder.eos_token_ids
     engine = Engine(
         ends,
         Scheduler(limits, kv),
         runner,
         sampler,
-        texts,
+        ModelTexts(table),
         Checks(vocab_size, frozenset(folder.eos_token_ids), sampler.check),
         Recorder() if spec.enable_tracing else None,
+        grammars=GrammarService(loader(folder.path / "tokenizer.json", width, ends_at)),
     )
     decisions = (
         f"device = {device.kind}: {device.reason}",

@@ -7,6 +7,17 @@ from typing import Literal
 from msgspec import Struct
 
 
+class Grammar(Struct, frozen=True, array_like=True, gc=False):
+    """What the generated text must match from its first byte to its last."""
+
+    kind: Literal["json_schema", "regex", "choice", "lark"]
+    text: str
+    """A JSON schema, a regular expression, a JSON list of texts, or a grammar in Lark's notation.
+    """
+    param: str
+    """The field of the request that asked for it; errors name it."""
+
+
 class GenerationConfig(Struct, frozen=True, array_like=True, gc=False):
     """Complete and checked: the web process has filled every default before it sends this.
 
@@ -51,3 +62,5 @@ class GenerationConfig(Struct, frozen=True, array_like=True, gc=False):
     """Alternatives to report with each token of the prompt; None: do not report the prompt."""
     pooling: Literal["last", "mean"] | None = None
     """Make one vector of the prompt's hidden states and generate nothing: `max_tokens` is 0."""
+    grammar: Grammar | None = None
+    """None: any text."""

@@ -125,6 +125,8 @@ class Failed(Struct, frozen=True, array_like=True, gc=False):
     kind: str
     """A name in `errors.WIRE_ERRORS`."""
     message: str
+    param: str | None = None
+    """The field of the request at fault."""
 
 
 class StepOutput(Struct, frozen=True, tag=True, array_like=True, gc=False):

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from mlc_llm.errors import BadRequest
 from mlc_llm.protocol.sampling_fields import SamplingFields
@@ -56,6 +56,48 @@ class StreamOptions(Struct, frozen=True, kw_only=True):
     include_usage: bool | None = None
 
 
+JSONSchema = dict[str, Any] | str | bool
+"""A schema, or a string that holds one."""
+
+
+class JSONSchemaFormat(Struct, frozen=True, kw_only=True):
+    """OpenAI's `response_format.json_schema`; the schema is enforced whether or not `strict`."""
+
+    schema: JSONSchema | None = None
+    name: str | None = None
+    description: str | None = None
+    strict: bool | None = None
+
+
+class ResponseFormat(Struct, frozen=True, kw_only=True):
+    """What the answer must look like: any text, a JSON object, or JSON that obeys a schema."""
+
+    type: Annotated[str, Meta(extra_json_schema={"enum": ["text", "json_object", "json_schema"]})]
+    json_schema: JSONSchemaFormat | None = None
+    """OpenAI's place for the schema."""
+    schema: JSONSchema | None = None
+    """MLC LLM's place for it."""
+
+
+class StructuredOutputs(Struct, frozen=True, kw_only=True):
+    """vLLM's way to constrain the answer; exactly one of the first five may be given."""
+
+    json: JSONSchema | None = None
+    json_object: bool | None = None
+    regex: str | None = None
+    """The whole answer matches it."""
+    choice: list[str] | None = None
+    """The answer is one of these texts."""
+    grammar: str | None = None
+    """Lark's notation, with a rule called `start`."""
+    structural_tag: Any = None
+    whitespace_pattern: str | None = None
+    disable_any_whitespace: bool | None = None
+
+
+_OLDER = Meta(description="An older name of the field in `structured_outputs`.")
+
+
 class DebugConfig(Struct, frozen=True, kw_only=True):
     """MLC LLM's `debug_config`."""
 
@@ -83,7 +125,12 @@ class GenerationFields(SamplingFields, frozen=True, kw_only=True):
     top_logprobs: int | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    response_format: dict[str, Any] | None = None
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
+    guided_json: Annotated[JSONSchema | None, _OLDER] = None
+    guided_regex: Annotated[str | None, _OLDER] = None
+    guided_choice: Annotated[list[str] | None, _OLDER] = None
+    guided_grammar: Annotated[str | None, _OLDER] = None
     user: str | None = None
     debug_config: DebugConfig | None = None
 

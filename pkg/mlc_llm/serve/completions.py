@@ -79,6 +79,11 @@ class GenerationArguments(TypedDict, total=False):
     top_logprobs: int | None
     stream_options: Mapping[str, Any] | None
     response_format: Mapping[str, Any] | None
+    structured_outputs: Mapping[str, Any] | None
+    guided_json: Mapping[str, Any] | str | bool | None
+    guided_regex: str | None
+    guided_choice: list[str] | None
+    guided_grammar: str | None
     user: str | None
     debug_config: Mapping[str, Any] | None
     request_id: str | None

@@ -60,7 +60,8 @@ class LiveRequests:
         for failed in output.failed:
             stream = self._forget(failed.request_id)
             if stream is not None:
-                stream.fail(error_of(failed.kind, failed.message), [failed.request_id])
+                error = error_of(failed.kind, failed.message, failed.param)
+                stream.fail(error, [failed.request_id])
 
     def fail_all(self, error: MLCError) -> None:
         """The engine will say nothing more."""
@@ -82,6 +83,6 @@ class LiveRequests:
                 self._streams[request_id] = None
 
 
-def error_of(kind: str, message: str) -> MLCError:
-    """The error that crossed the process border as a name and a sentence."""
-    return WIRE_ERRORS.get(kind, EngineFault)(message)
+def error_of(kind: str, message: str, param: str | None = None) -> MLCError:
+    """The error that crossed the process border as a name, a sentence and a field."""
+    return WIRE_ERRORS.get(kind, EngineFault)(message, param=param)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 from mlc_llm.errors import BadRequest
+from mlc_llm.grammar.asked import grammar_of
 from mlc_llm.models.folder import GenerationDefaults
 from mlc_llm.protocol.generation import GenerationConfig
 from mlc_llm.protocol.messages import Ready
@@ -98,7 +99,6 @@ def generation_config(
     _check_ranges(request)
     _check_seed(request)
     _check_streaming(request)
-    _check_response_format(request)
     ignore_eos = _ignores_eos(request)
     own_stops = () if ignore_eos else tuple(stop_strs)
     own_ends = () if ignore_eos else tuple(stop_token_ids)
@@ -130,6 +130,7 @@ def generation_config(
         keep_stop_str=bool(request.include_stop_str_in_output),
         prompt_logprobs=_prompt_logprobs(request, wanted),
         show_special_tokens=request.skip_special_tokens is False,
+        grammar=grammar_of(request),
     )
 
 
@@ -149,18 +150,6 @@ def _check_streaming(request: GenerationFields) -> None:
     if request.stream_options is not None and not request.stream:
         reason = "`stream_options` may only be given together with `stream`: true."
         raise BadRequest(reason, param="stream_options")
-
-
-def _check_response_format(request: GenerationFields) -> None:
-    if request.response_format is None:
-        return
-    kind = request.response_format.get("type")
-    if kind in ("json_object", "json_schema", "structural_tag", "grammar", "regex"):
-        reason = f'`response_format` of type "{kind}" is not supported by this version.'
-        raise BadRequest(reason, param="response_format")
-    if kind != "text":
-        reason = '`response_format` must have the type "text".'
-        raise BadRequest(reason, param="response_format")
 
 
 def _ignores_eos(request: GenerationFields) -> bool:

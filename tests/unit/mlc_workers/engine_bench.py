@@ -30,6 +30,7 @@ from mlc_workers.cache.kv import KVCache
 from mlc_workers.cache.pages import pages_for
 from mlc_workers.engine.inbox import Checks
 from mlc_workers.engine.loop import Engine
+from mlc_workers.guided.held import Grammars
 from mlc_workers.scheduler.limits import Limits
 from mlc_workers.scheduler.scheduler import Scheduler
 from support.fake_runner import FakeRunner
@@ -110,6 +111,7 @@ class EngineBench:
         num_clients: int = 1,
         recorder: Recorder | None = None,
         clock: Callable[[], float] | None = None,
+        grammars: Grammars | None = None,
         **sizes: object,
     ) -> None:
         default = {
@@ -137,6 +139,7 @@ class EngineBench:
             Checks(VOCAB, frozenset({EOS}), self.sampler.check),
             recorder,
             clock or (lambda: float(next(ticks))),
+            grammars,
         )
 
     def turn(self, times: int = 1) -> None:

@@ -253,7 +253,7 @@ def test_a_sampler_that_raises_fails_only_the_row_it_raises_for() -> None:
     (end,) = bench.ends
     sample = bench.sampler.sample
 
-    def raising(logits: NDArray[np.float32], memories: list[object]) -> object:
+    def raising(logits: NDArray[np.float32], memories: list[object], masks: object) -> object:
         if any(memory == (7, 0) for memory in memories):
             raise FloatingPointError("a row is not a number")
         return sample(logits, memories)

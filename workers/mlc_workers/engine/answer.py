@@ -31,13 +31,14 @@ def extend(choice: Choice, pick: Pick, bytes_of: BytesOf) -> Delta:
     assert text is not None
     token = pick.token_id
     reason: FinishReason | None = None
+    complete = choice.guide is not None and choice.guide.accept(token)
     if token in request.stop_token_ids and choice.num_generated > request.generation.min_tokens:
         return Delta(request.key.request_id, choice.index, text.finish(), 1, FinishReason.STOP)
     shown, stopped = text.feed(token)
     if stopped:
         reason = FinishReason.STOP
-    elif len(choice.tokens) >= choice.limit:
-        reason = FinishReason.LENGTH
+    elif complete or len(choice.tokens) >= choice.limit:
+        reason = FinishReason.STOP if complete else FinishReason.LENGTH
         shown += text.finish()
     logprobs = (_logprob(pick, bytes_of),) if request.generation.logprobs else ()
     return Delta(request.key.request_id, choice.index, shown, 1, reason, logprobs)
@@ -68,7 +69,8 @@ def account(request: Request) -> Finished:
 
 def failure(request_id: str, error: Exception) -> Failed:
     """What the client is told when there is no answer."""
-    return Failed(request_id, type(error).__name__, getattr(error, "message", str(error)))
+    message = getattr(error, "message", str(error))
+    return Failed(request_id, type(error).__name__, message, getattr(error, "param", None))
 
 
 def prompt_token(token_id: int, found: Likelihood, bytes_of: BytesOf) -> PromptToken:

@@ -9,7 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from mlc_llm.errors import DuplicateRequest, EngineFault, EngineUnavailable, MLCError
+from mlc_llm.errors import (
+    BadRequest,
+    DuplicateRequest,
+    EngineFault,
+    EngineUnavailable,
+    MLCError,
+    Overloaded,
+)
 from mlc_llm.protocol.generation import GenerationConfig
 from mlc_llm.protocol.messages import Delta, FinishReason, PromptToken, Submit
 from mlc_llm.tracing.events import Event
@@ -18,10 +25,14 @@ from mlc_workers.engine.answer import account, cut, extend, failure, prompt_toke
 from mlc_workers.engine.inbox import Checks, Client, read_submit
 from mlc_workers.engine.sampler import Sampler
 from mlc_workers.engine.stats import REASONS, Counters
+from mlc_workers.guided.held import Grammars, Held
 from mlc_workers.request import Choice, Phase, Request, TextFeed
 from mlc_workers.sampling.prompt import Likelihood
 from mlc_workers.sampling.sampler import Pick
 from mlc_workers.scheduler.scheduler import Scheduler
+
+MAX_HELD = 1024
+"""Requests that may wait for their grammars."""
 
 
 class Texts(Protocol):
@@ -48,7 +59,11 @@ class Desk:
         counters: Counters,
         recorder: Recorder | None,
         clock: Callable[[], float],
+        grammars: Grammars | None = None,
     ) -> None:
+        """Without `grammars`, a request that wants one is refused."""
+        self._grammars = grammars
+        self._held = Held()
         self._scheduler = scheduler
         self._sampler = sampler
         self._texts = texts
@@ -58,6 +73,11 @@ class Desk:
         self._clock = clock
         self._serial = 0
         self._clients: dict[int, Client] = {}
+
+    @property
+    def num_held(self) -> int:
+        """Requests that wait for their grammars."""
+        return len(self._held)
 
     def add_client(self, client: Client) -> None:
         self._clients[client.number] = client
@@ -136,6 +156,20 @@ class Desk:
         first = PromptToken(token, self._texts.bytes_of(token), None, 0)
         client.outbox.deltas.append(Delta(request.key.request_id, 0, "", 0, prompt=(first,)))
 
+    def queue_held(self) -> None:
+        """Queue the requests whose grammar is ready; fail those that will get none."""
+        for request, outcome in self._held.take(self._clock()):
+            if isinstance(outcome, MLCError):
+                self.fail(request, outcome)
+                continue
+            self._serial += 1
+            request.release(self._serial)
+            for choice in request.choices:
+                choice.guide = outcome.open(request.stop_token_ids)
+            error = self._scheduler.submit(request)
+            if error is not None:
+                self.fail(request, error)
+
     def answer(self, choice: Choice, pick: Pick) -> None:
         """Tell the client of a token; end the choice, and with the last one the request."""
         request = choice.request
@@ -143,6 +177,9 @@ class Desk:
             return
         try:
             delta = extend(choice, pick, self._texts.bytes_of)
+        except EngineFault as fault:
+            self.fail(request, fault)
+            return
         except Exception as error:
             self.fail(request, EngineFault(f"the answer could not be turned into text: {error}"))
             return
@@ -172,10 +209,28 @@ class Desk:
         for choice in request.choices:
             choice.text = self._texts.open(generation)
             choice.sampler = self._sampler.open(generation, choice.index)
-        error = self._scheduler.submit(request)
+        queue = self._hold if generation.grammar is not None else self._scheduler.submit
+        error = queue(request)
         if error is not None:
             raise error
         return request
+
+    def _hold(self, request: Request) -> MLCError | None:
+        """Keep a request out of the queue until its grammar is ready, or say why it is refused."""
+        grammar = request.generation.grammar
+        assert grammar is not None
+        if self._grammars is None:
+            return BadRequest(
+                f"`{grammar.param}` cannot be used: this engine knows no grammars",
+                param=grammar.param,
+            )
+        error = self._scheduler.refusal(request)
+        if error is not None:
+            return error
+        if len(self._held) >= MAX_HELD:
+            return Overloaded("too many requests wait for their grammars; try again later")
+        self._held.add(request, self._grammars.ask(grammar), self._clock())
+        return None
 
     def _cut(self, client: Client, request: Request, reason: FinishReason) -> None:
         """End every choice that has not ended yet."""

@@ -26,6 +26,7 @@ from mlc_workers.engine.inbox import Checks, Client, End
 from mlc_workers.engine.sampler import Sampler
 from mlc_workers.engine.stats import Counters
 from mlc_workers.engine.stepper import Runner, Stepper
+from mlc_workers.guided.held import Grammars
 from mlc_workers.scheduler.scheduler import Scheduler
 
 IDLE_BEAT_S = 1.0
@@ -54,6 +55,7 @@ class Engine:
         checks: Checks,
         recorder: Recorder | None = None,
         clock: Callable[[], float] = time.monotonic,
+        grammars: Grammars | None = None,
     ) -> None:
         self._scheduler = scheduler
         self._recorder = recorder
@@ -61,7 +63,10 @@ class Engine:
         self._stop_requested = False
         self._deadline = math.inf
         self.counters = Counters()
-        self.desk = Desk(scheduler, sampler, texts, checks, self.counters, recorder, clock)
+        self.desk = Desk(
+            scheduler, sampler, texts, checks, self.counters, recorder, clock, grammars
+        )
+        self._grammars = grammars
         self._stepper = Stepper(
             scheduler,
             runner,
@@ -88,6 +93,7 @@ class Engine:
             self._obey(client)
         if self._stop_requested:
             self._stop()
+        self.desk.queue_held()
         for client in self.clients:
             client.end.heartbeat.beat(self._beat_of(client))
         worked = self._stepper.step()
@@ -141,7 +147,9 @@ class Engine:
         """The JSON answer to a query; one we do not know gets `null`."""
         match what:
             case "stats":
-                return msgspec.json.encode(self.counters.stats(self._scheduler.state))
+                return msgspec.json.encode(
+                    self.counters.stats(self._scheduler.state, self.desk.num_held)
+                )
             case "trace":
                 return chrome_json(self._recorder.records() if self._recorder is not None else ())
             case "reset":
@@ -173,6 +181,7 @@ class Engine:
         client.end.close()
 
     def _park(self) -> None:
-        """Sleep until a client wants something or has room for what it must be told."""
+        """Sleep until a client wants something, or has room, or a grammar is ready."""
         if self.clients:
-            wait([client.end.wakeup for client in self.clients], IDLE_BEAT_S)
+            others = [] if self._grammars is None else [self._grammars.wakeup]
+            wait([*(client.end.wakeup for client in self.clients), *others], IDLE_BEAT_S)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlc_llm.protocol.generation import GenerationConfig
-from mlc_workers.sampling.sampler import Pick
+from mlc_workers.sampling.sampler import Mask, Pick
 
 
 class Sampler(Protocol):
@@ -24,7 +24,13 @@ class Sampler(Protocol):
         ...
 
     def sample(
-        self, logits: NDArray[np.float32], memories: Sequence[object]
+        self,
+        logits: NDArray[np.float32],
+        memories: Sequence[object],
+        masks: Sequence[Mask | None] | None = None,
     ) -> Sequence[Pick | Exception]:
-        """One pick per row of float32[b, vocab]; an exception where one row cannot be sampled."""
+        """One pick per row of float32[b, vocab]; an exception where one row cannot be sampled.
+
+        A mask has True, once per column, for the tokens that may be picked; None: all may.
+        """
         ...

@@ -27,12 +27,12 @@ class Counters:
         self.step_seconds = 0.0
         self.plan_settle_seconds = 0.0
 
-    def stats(self, state: State) -> Stats:
-        """Counters, and gauges of the scheduler as it is now."""
+    def stats(self, state: State, num_held: int = 0) -> Stats:
+        """Counters, and gauges of the scheduler as it is now; held requests wait as well."""
         kv = state.kv
         return Stats(
             num_running=len(state.running),
-            num_waiting=len(state.waiting),
+            num_waiting=len(state.waiting) + num_held,
             kv_pages_total=kv.pool.num_pages,
             kv_pages_free=kv.num_available,
             kv_pages_cached=kv.prefix.num_known,

@@ -7,7 +7,7 @@ it. Knows no client and no channel.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -21,8 +21,9 @@ from mlc_workers.engine.pooling import pool_prompts
 from mlc_workers.engine.reading import end_read_prompts, tell_prompts
 from mlc_workers.engine.sampler import Sampler
 from mlc_workers.engine.stats import Counters
+from mlc_workers.guided.masks import MaskFiller, Masks
 from mlc_workers.request import Choice
-from mlc_workers.sampling.sampler import Pick
+from mlc_workers.sampling.sampler import Mask, Pick
 from mlc_workers.scheduler.plan import Plan
 from mlc_workers.scheduler.scheduler import Scheduler
 from mlc_workers.scheduler.step import Step
@@ -62,6 +63,7 @@ class Stepper:
         self._counters = counters
         self._recorder = recorder
         self._clock = clock
+        self._masks = MaskFiller(vocab_size)
         self.num_faults = 0
         """Runs that have failed one after the other."""
 
@@ -73,9 +75,12 @@ class Stepper:
             return False
         planned = self._clock()
         self._note_start(step, planned)
+        filling = self._masks.begin(step.sampled)
         try:
             logits = self._runner.run(step.plan)
         except Exception as error:
+            if filling is not None:
+                filling.exception()  # the guides are not ours before it is done
             self.num_faults += 1
             for choice in step.choices:
                 self._desk.fail(choice.request, EngineFault(f"the device failed: {error}"))
@@ -85,7 +90,8 @@ class Stepper:
         tell_prompts(self._desk, step, logits[:, : self._vocab_size])
         if step.pooled:
             pool_prompts(self._desk, step, self._runner.hidden())
-        picks = self._sample(step, logits)
+        masks: Masks = [None] * len(step.sampled) if filling is None else filling.result()
+        picks = self._sample(step, logits, masks)
         sampled = self._clock()
         self._scheduler.settle(step, [pick.token_id for pick in picks])
         settled = self._clock()
@@ -98,28 +104,33 @@ class Stepper:
             self._trace(step, (began, planned, ran, sampled, settled, self._clock()))
         return True
 
-    def _sample(self, step: Step, logits: NDArray[np.float32]) -> list[Pick]:
+    def _sample(self, step: Step, logits: NDArray[np.float32], outcomes: Masks) -> list[Pick]:
         """A pick for each of `step.sampled`; requests that cannot be sampled fail, alone."""
         if not step.sampled:
             return []
         logits = logits[:, : self._vocab_size]
         if step.rows is not None:
             logits = logits[step.rows]
+        masks = [None if isinstance(mask, Exception) else mask for mask in outcomes]
+        picks: Sequence[Pick | Exception]
         try:
-            picks = self._sampler.sample(logits, [choice.sampler for choice in step.sampled])
+            picks = self._sampler.sample(logits, [choice.sampler for choice in step.sampled], masks)
         except Exception:
             picks = [
-                self._sample_alone(choice, row)
-                for choice, row in zip(step.sampled, logits, strict=True)
+                self._sample_alone(choice, row, mask)
+                for choice, row, mask in zip(step.sampled, logits, masks, strict=True)
             ]
         return [
-            self._checked(choice, pick) for choice, pick in zip(step.sampled, picks, strict=True)
+            self._checked(choice, outcome if isinstance(outcome, Exception) else pick)
+            for choice, pick, outcome in zip(step.sampled, picks, outcomes, strict=True)
         ]
 
-    def _sample_alone(self, choice: Choice, row: NDArray[np.float32]) -> Pick | Exception:
+    def _sample_alone(
+        self, choice: Choice, row: NDArray[np.float32], mask: Mask | None
+    ) -> Pick | Exception:
         """Find out who spoiled the batch."""
         try:
-            return self._sampler.sample(row[None], [choice.sampler])[0]
+            return self._sampler.sample(row[None], [choice.sampler], [mask])[0]
         except Exception as error:
             return error
 

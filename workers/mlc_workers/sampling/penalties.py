@@ -58,7 +58,7 @@ class Adjustments:
         self._frequency = np.float32(config.frequency_penalty)
         self._presence = np.float32(config.presence_penalty)
         self._repetition = np.float32(config.repetition_penalty)
-        stops = [token_id for token_id in config.stop_token_ids if token_id < vocab_size]
+        stops = sorted({token_id for token_id in config.stop_token_ids if token_id < vocab_size})
         self._stop_ids: _Ids = np.array(stops, np.int64)
         self._min_tokens = config.min_tokens if stops else 0
         penalized = bool(self._frequency or self._presence or self._repetition != 1)
@@ -69,10 +69,14 @@ class Adjustments:
         if self._generated is not None:
             self._generated.add(token_id)
 
-    def apply(self, row: Row, position: int) -> Row:
-        """The row to sample from: the same array when there is nothing to change, else a copy."""
+    def apply(self, row: Row, position: int, mask: NDArray[np.bool_] | None = None) -> Row:
+        """The row to sample from: the same array when there is nothing to change, else a copy.
+
+        Only the columns that are True in `mask` will be looked at. Where it leaves nothing but end
+        tokens the text is complete, and they are not held back.
+        """
         penalized = self._generated is not None and position > 0
-        masked = position < self._min_tokens
+        masked = position < self._min_tokens and not self._must_end(mask)
         if not (len(self._bias_ids) or penalized or masked):
             return row
         row = row.copy()
@@ -82,6 +86,11 @@ class Adjustments:
         if masked:
             row[self._stop_ids] = -np.inf
         return row
+
+    def _must_end(self, mask: NDArray[np.bool_] | None) -> bool:
+        if mask is None:
+            return False
+        return int(np.count_nonzero(mask)) == int(np.count_nonzero(mask[self._stop_ids]))
 
     def _penalize(self, row: Row) -> None:
         assert self._generated is not None

@@ -27,6 +27,10 @@ GREEDY_BELOW = 1e-5
 """Temperatures up to this are greedy."""
 
 
+Mask = NDArray[np.bool_]
+"""True for every token that may be picked."""
+
+
 class Pick(NamedTuple):
     """A sampled token, with log-probabilities of the raw distribution if they were asked for."""
 
@@ -76,17 +80,22 @@ class NumpySampler:
         return ChoiceMemory(generation, index, self._vocab_size)
 
     def sample(
-        self, logits: NDArray[np.float32], memories: Sequence[object]
+        self,
+        logits: NDArray[np.float32],
+        memories: Sequence[object],
+        masks: Sequence[Mask | None] | None = None,
     ) -> list[Pick | Exception]:
         """One pick per row of float32[b, >= vocab_size]; `Unsampleable` for a row with bad logits.
 
-        `memories` come from `open`. `logits` is only read, and nothing keeps a view of it.
+        `memories` come from `open`. A mask says which tokens may be picked, None: all may. `logits`
+        is only read, and nothing keeps a view of it.
         """
         picks: list[Pick | Exception] = []
-        for row, memory in zip(logits[:, : self._vocab_size], memories, strict=True):
+        masks = masks or [None] * len(memories)
+        for row, memory, mask in zip(logits[:, : self._vocab_size], memories, masks, strict=True):
             assert isinstance(memory, ChoiceMemory)
             try:
-                picks.append(self._pick(row, memory))
+                picks.append(self._pick(row, memory, mask))
             except Unsampleable as error:
                 picks.append(error)
         for pick, memory in zip(picks, memories, strict=True):
@@ -94,17 +103,27 @@ class NumpySampler:
                 memory.observe(pick.token_id)
         return picks
 
-    def _pick(self, row: NDArray[np.float32], memory: ChoiceMemory) -> Pick:
+    def _pick(self, row: NDArray[np.float32], memory: ChoiceMemory, mask: Mask | None) -> Pick:
         config = memory.config
-        adjusted = memory.adjustments.apply(row, memory.position)
+        adjusted = memory.adjustments.apply(row, memory.position, mask)
         if memory.restrictions is not None:
             adjusted = memory.restrictions.apply(adjusted, row)
+        ids = None
+        if mask is not None:
+            ids = np.flatnonzero(mask)
+            if not len(ids):
+                raise Unsampleable("the grammar leaves no token")
+            left = adjusted[ids]
+            # what the grammar needs wins over what else the request forbids
+            adjusted = left if left.max() > -math.inf else row[ids]
         token_id = int(adjusted.argmax())  # a NaN counts as the largest, so this finds it as well
         if not math.isfinite(adjusted[token_id]):
-            raise Unsampleable(f"the best of {len(row)} logits is {adjusted[token_id]}")
-        if config.temperature > GREEDY_BELOW:
+            raise Unsampleable(f"the best of {len(adjusted)} logits is {adjusted[token_id]}")
+        if config.temperature > GREEDY_BELOW and len(adjusted) > 1:
             u = uniform(memory.key, memory.position)
-            token_id = draw(adjusted, config, u, self._scratch)
+            token_id = draw(adjusted, config, u, self._scratch[: len(adjusted)])
+        if ids is not None:
+            token_id = int(ids[token_id])
         if not config.logprobs:
             return Pick(token_id)
         logprob, top = raw_logprobs(row, token_id, config.top_logprobs, self._scratch)

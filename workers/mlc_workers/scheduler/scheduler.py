@@ -31,17 +31,24 @@ class Scheduler:
     def has_work(self) -> bool:
         return bool(self.state.running or self.state.waiting)
 
-    def submit(self, request: Request) -> MLCError | None:
-        """Queue a request, or say why it is refused. For a free row nobody waits."""
+    def refusal(self, request: Request) -> MLCError | None:
+        """Why the request cannot be queued now, or None. For a free row nobody waits."""
         error = refusal(request, self.limits)
         if error is not None:
             return error
         state = self.state
         if len(state.waiting) >= self.limits.max_waiting + state.kv.table.num_free:
             return Overloaded("too many requests are waiting; try again later")
+        return None
+
+    def submit(self, request: Request) -> MLCError | None:
+        """Queue a request, or say why it is refused."""
+        error = self.refusal(request)
+        if error is not None:
+            return error
         for choice in request.choices:
             choice.limit = length_limit(choice, self.limits)
-        state.waiting.append(request.choices[0])
+        self.state.waiting.append(request.choices[0])
         return None
 
     def plan(self) -> Step | None:

@@ -75,7 +75,7 @@ class State:
             return
         if choice.sequence is not None:
             self._stop(choice)
-        elif choice.tokens:  # a fork that has not begun is in no queue
+        elif choice.tokens and choice.phase is Phase.WAITING:  # no fork that has not begun
             self.waiting.remove(choice)
         choice.move(Phase.FINISHED)
 

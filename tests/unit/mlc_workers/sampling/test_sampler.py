@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -261,3 +262,47 @@ def test_settings_out_of_range_are_named(config: GenerationConfig, word: str) ->
 
 def test_ordinary_settings_pass() -> None:
     assert check_generation(GenerationConfig(), vocab_size=100) is None
+
+
+@settings(max_examples=60, deadline=None)
+@given(row=rows(), config=configs, seed=st.integers(0, 2**32), share=st.floats(0, 1))
+def test_only_tokens_of_the_mask_are_picked(
+    row: Row, config: GenerationConfig, seed: int, share: float
+) -> None:
+    mask = np.random.default_rng(seed).random(len(row)) < share
+    mask[int(row.argmax())] = True
+    sampler = NumpySampler(len(row))
+    memory = sampler.open(msgspec.structs.replace(config, seed=seed), 0)
+    for _ in range(5):
+        (pick,) = sampler.sample(row[None], [memory], [mask])
+        assert isinstance(pick, Pick)
+        assert mask[pick.token_id]
+
+
+def test_log_probabilities_do_not_know_of_the_mask() -> None:
+    row = np.array([[1, 2, 3, 4]], np.float32)
+    mask = np.array([True, False, False, False])
+    config = GenerationConfig(logprobs=True, top_logprobs=2)
+    sampler = NumpySampler(4)
+    (pick,) = sampler.sample(row, [sampler.open(config, 0)], [mask])
+    assert isinstance(pick, Pick)
+    assert pick.token_id == 0
+    assert [token_id for token_id, _ in pick.top] == [3, 2]
+    assert pick.logprob == pytest.approx(1 - math.log(np.exp(row).sum()))
+
+
+def test_an_empty_mask_is_an_error_of_its_row() -> None:
+    sampler = NumpySampler(4)
+    memories = [sampler.open(GenerationConfig(temperature=0), 0) for _ in range(2)]
+    bad, good = sampler.sample(np.eye(2, 4, dtype=np.float32), memories, [np.zeros(4, bool), None])
+    assert isinstance(bad, Unsampleable)
+    assert good == Pick(1)
+
+
+def test_an_end_token_is_held_back_unless_the_mask_leaves_nothing_else() -> None:
+    config = GenerationConfig(temperature=0, min_tokens=5, stop_token_ids=(1, 1, 9))
+    sampler = NumpySampler(4)
+    row = np.array([[0, 9, 1, 2]], np.float32)
+    for allowed, expected in (([1, 2], 2), ([1], 1)):
+        mask = np.isin(np.arange(4), allowed)
+        assert sampler.sample(row, [sampler.open(config, 0)], [mask]) == [Pick(expected)]

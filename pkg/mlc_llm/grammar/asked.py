@@ -1,0 +1,121 @@
+"""Which grammar a request asks for, in any of the ways in which clients say it.
+
+    response_format       OpenAI's; with `schema` beside `type` as MLC LLM has it
+    structured_outputs    vLLM's: one of json, json_object, regex, choice, grammar
+    guided_json ...       vLLM's older names of the same
+
+At most one of them may constrain the answer.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from mlc_llm.errors import BadRequest
+from mlc_llm.grammar.limits import check_grammar
+from mlc_llm.protocol.generation import Grammar
+from mlc_llm.protocol.requests import GenerationFields, ResponseFormat, StructuredOutputs
+
+ANY_OBJECT = '{"type":"object"}'
+
+_REFUSED = ("structural_tag", "whitespace_pattern", "disable_any_whitespace")
+
+
+def grammar_of(request: GenerationFields) -> Grammar | None:
+    """The grammar, checked for its size; None: any text will do. Raises BadRequest."""
+    asked = [
+        grammar
+        for grammar in (
+            _response_format(request.response_format),
+            *_structured_outputs(request.structured_outputs),
+            *_guided(request),
+        )
+        if grammar is not None
+    ]
+    if len(asked) > 1:
+        raise BadRequest(
+            f"`{asked[1].param}` may not be given together with `{asked[0].param}`: an answer can "
+            "follow one grammar only.",
+            param=asked[1].param,
+        )
+    if not asked:
+        return None
+    check_grammar(asked[0])
+    return asked[0]
+
+
+def _response_format(given: ResponseFormat | None) -> Grammar | None:
+    if given is None or given.type == "text":
+        return None
+    if given.type == "json_object":
+        if given.schema is None:
+            return Grammar("json_schema", ANY_OBJECT, "response_format")
+        return _schema(given.schema, "response_format.schema")
+    if given.type == "json_schema":
+        if given.json_schema is not None and given.json_schema.schema is not None:
+            return _schema(given.json_schema.schema, "response_format.json_schema.schema")
+        if given.schema is not None:
+            return _schema(given.schema, "response_format.schema")
+        param = "response_format.json_schema"
+        raise BadRequest(f"`{param}` must have a `schema`.", param=param)
+    raise BadRequest(
+        f'`response_format` cannot have the type "{given.type[:50]}"; use "text", "json_object" or '
+        '"json_schema".',
+        param="response_format",
+    )
+
+
+def _structured_outputs(given: StructuredOutputs | None) -> list[Grammar | None]:
+    if given is None:
+        return []
+    for name in _REFUSED:
+        if getattr(given, name):
+            param = f"structured_outputs.{name}"
+            raise BadRequest(f"`{param}` is not supported by this version.", param=param)
+    asked = [
+        _schema(given.json, "structured_outputs.json"),
+        Grammar("json_schema", ANY_OBJECT, "structured_outputs.json_object")
+        if given.json_object
+        else None,
+        _text("regex", given.regex, "structured_outputs.regex"),
+        _choice(given.choice, "structured_outputs.choice"),
+        _text("lark", given.grammar, "structured_outputs.grammar"),
+    ]
+    if not any(asked):
+        raise BadRequest(
+            "`structured_outputs` must have one of json, json_object, regex, choice and grammar.",
+            param="structured_outputs",
+        )
+    return asked
+
+
+def _guided(request: GenerationFields) -> list[Grammar | None]:
+    return [
+        _schema(request.guided_json, "guided_json"),
+        _text("regex", request.guided_regex, "guided_regex"),
+        _choice(request.guided_choice, "guided_choice"),
+        _text("lark", request.guided_grammar, "guided_grammar"),
+    ]
+
+
+def _schema(given: str | bool | dict[str, Any] | None, param: str) -> Grammar | None:
+    """Clients send a schema as an object, or as a string that holds one."""
+    if given is None:
+        return None
+    if isinstance(given, str):
+        return Grammar("json_schema", given, param)
+    try:
+        text = msgspec.json.encode(given).decode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadRequest(f"`{param}` is not a JSON schema: {error}.", param=param) from error
+    return Grammar("json_schema", text, param)
+
+
+def _text(kind: Any, given: str | None, param: str) -> Grammar | None:
+    return None if given is None else Grammar(kind, given, param)
+
+
+def _choice(given: list[str] | None, param: str) -> Grammar | None:
+    return None if given is None else Grammar("choice", msgspec.json.encode(given).decode(), param)

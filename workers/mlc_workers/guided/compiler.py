@@ -1,0 +1,164 @@
+"""Grammars, compiled for one tokenizer by `llguidance`. The only user of that library.
+
+Runs in threads of the grammar service; the library lets other threads run while it compiles and
+while it fills masks, but not while it reads a tokenizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+from numpy.typing import NDArray
+
+from mlc_llm.errors import BadRequest, EngineFault
+from mlc_llm.grammar.limits import check_grammar
+from mlc_llm.protocol.generation import Grammar
+
+if TYPE_CHECKING:
+    from llguidance._lib import JsonCompileOptions
+
+WHITESPACE = r" |\r?\n[ \t]{0,40}"
+"""Between two tokens of JSON: a blank, or a new line with its indentation; never more, because
+small models like to go on with blanks for ever."""
+
+SCHEMA_OPTIONS: JsonCompileOptions = {
+    "item_separator": ",",
+    "key_separator": ":",
+    "whitespace_flexible": True,
+    "whitespace_pattern": WHITESPACE,
+    "coerce_one_of": False,
+    "lenient": False,
+}
+"""Stronger than options inside the schema. What cannot be enforced is refused."""
+
+LIMITS = LLParserLimits(
+    max_items_in_row=2000,
+    initial_lexer_fuel=1_000_000,
+    step_lexer_fuel=200_000,
+    step_max_items=50_000,
+    max_lexer_states=50_000,
+    max_grammar_size=500_000,
+    verbose_errors=False,
+)
+
+BYTES_PER_GRAMMAR = 256 * 1024
+BYTES_PER_BYTE = 64
+"""What a compiled grammar holds, estimated from its text: about 180 KB for schemas of 1.2 KB."""
+
+MAX_REASON = 300
+_META = set("\\.+*?()|[]{}^$#&-~/")
+
+
+class MatcherGuide:
+    """One choice's place in its grammar (see `mlc_workers.request.Guide`)."""
+
+    def __init__(self, matcher: LLMatcher, num_words: int, end_ids: frozenset[int]) -> None:
+        """`end_ids`: tokens that end this answer; they may come where the text is complete."""
+        self._matcher = matcher
+        self._end_ids = end_ids
+        self._can_end = False
+        self.num_words = num_words
+
+    def fill(self, words: NDArray[np.uint32]) -> None:
+        """Raises EngineFault when the grammar turns out to be too complex."""
+        self._matcher.unsafe_compute_mask_ptr(words.ctypes.data, words.nbytes)
+        if self._matcher.is_error():
+            reason = _reason(self._matcher.get_error())
+            raise EngineFault(f"the grammar cannot be followed any further: {reason}")
+        if self._matcher.is_accepting():
+            for token_id in self._end_ids:
+                words[token_id // 32] |= np.uint32(1 << (token_id % 32))
+
+    def accept(self, token_id: int) -> bool:
+        """Raises EngineFault for a token that the mask does not have."""
+        if token_id in self._end_ids:
+            return True
+        if not self._matcher.consume_token(token_id):
+            raise EngineFault(f"token {token_id} does not follow the grammar")
+        return self._matcher.is_stopped()
+
+
+class CompiledGrammar:
+    """A grammar at its start, to be copied for every choice."""
+
+    def __init__(self, matcher: LLMatcher, num_words: int, num_bytes: int) -> None:
+        self._matcher = matcher
+        self._num_words = num_words
+        self.num_bytes = num_bytes
+        """About how much memory it holds."""
+
+    def open(self, end_ids: frozenset[int]) -> MatcherGuide:
+        """The guide of a new choice."""
+        known = frozenset(i for i in end_ids if 0 <= i < self._num_words * 32)
+        return MatcherGuide(self._matcher.deep_copy(), self._num_words, known)
+
+
+class Compiler:
+    """Compiles for one tokenizer. Safe to use from several threads."""
+
+    def __init__(self, tokenizer: Path, vocab_size: int, eos_token_ids: Sequence[int]) -> None:
+        """`vocab_size`: ids of the tokenizer and columns of the logits, whichever are more."""
+        self._tokenizer = LLTokenizer(
+            str(tokenizer), n_vocab=vocab_size, eos_token=list(eos_token_ids) or None
+        )
+        self._num_words = (vocab_size + 31) // 32
+
+    def compile(self, grammar: Grammar) -> CompiledGrammar:
+        """Ready for its first mask. Raises BadRequest naming the field and the reason."""
+        check_grammar(grammar)
+        try:
+            source = _SOURCES[grammar.kind](grammar.text)
+        except ValueError as error:
+            raise _unusable(grammar, str(error)) from error
+        matcher = LLMatcher(self._tokenizer, source, log_level=0, limits=LIMITS)
+        if matcher.is_error():
+            raise _unusable(grammar, matcher.get_error())
+        words = np.empty(self._num_words, np.uint32)
+        first = matcher.deep_copy()
+        first.unsafe_compute_mask_ptr(words.ctypes.data, words.nbytes)
+        if first.is_error():
+            raise _unusable(grammar, "no text matches it, or its beginning is too complex")
+        num_bytes = BYTES_PER_GRAMMAR + BYTES_PER_BYTE * len(grammar.text)
+        return CompiledGrammar(matcher, self._num_words, num_bytes)
+
+
+def _schema_source(text: str) -> str:
+    schema = msgspec.json.decode(text)
+    return LLMatcher.grammar_from_json_schema(
+        "{}" if schema is True else text, overrides=SCHEMA_OPTIONS
+    )
+
+
+def _choice_source(text: str) -> str:
+    """The texts as one expression: that scales to thousands, rules of a grammar do not."""
+    choices = msgspec.json.decode(text, type=list[str])
+    return LLMatcher.grammar_from_regex("|".join(map(_literal, choices)))
+
+
+_SOURCES: dict[str, Callable[[str], str]] = {
+    "json_schema": _schema_source,
+    "regex": LLMatcher.grammar_from_regex,
+    "choice": _choice_source,
+    "lark": LLMatcher.grammar_from_lark,
+}
+
+
+def _literal(text: str) -> str:
+    """An expression that matches this text alone."""
+    return "".join(f"\\{c}" if c in _META else c for c in text)
+
+
+def _unusable(grammar: Grammar, reason: str) -> BadRequest:
+    return BadRequest(f"`{grammar.param}` cannot be used: {_reason(reason)}.", param=grammar.param)
+
+
+def _reason(error: str) -> str:
+    """The telling line of the library's message, without the pointers into the grammar."""
+    lines = [line.strip() for line in error.splitlines()] or ["unknown"]
+    telling = next((line[7:] for line in lines if line.startswith("error: ")), lines[0])
+    return telling.rstrip(".:")[:MAX_REASON]

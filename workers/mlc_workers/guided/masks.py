@@ -1,0 +1,71 @@
+"""Which tokens each choice of a step may take, found out while the device computes the step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlc_llm.errors import EngineFault
+from mlc_workers.request import Choice, Guide
+from mlc_workers.sampling.sampler import Mask
+
+MAX_FILL_S = 1.0
+"""A choice whose mask takes more time of the processor than this holds up everybody: it fails."""
+
+Masks = list[Mask | Exception | None]
+"""Per choice: a mask, None for one without a grammar, or what went wrong."""
+
+
+class MaskFiller:
+    """Fills the masks of one step at a time, in a thread of its own."""
+
+    def __init__(self, vocab_size: int) -> None:
+        """`vocab_size`: columns of logits that may be sampled."""
+        self._vocab_size = vocab_size
+        self._pool: ThreadPoolExecutor | None = None
+        self._words: NDArray[np.uint32] = np.empty((0, 0), np.uint32)
+
+    def begin(self, choices: Sequence[Choice]) -> Future[Masks] | None:
+        """Start on the masks of these choices; None when none of them follows a grammar.
+
+        No guide may be touched until the future is done, and its masks are valid until the next
+        call.
+        """
+        guides = [choice.guide for choice in choices]
+        if not any(guides):
+            return None
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(1, "masks")
+        return self._pool.submit(self._fill, guides)
+
+    def _fill(self, guides: Sequence[Guide | None]) -> Masks:
+        present = [guide for guide in guides if guide is not None]
+        words = self._room(len(present), present[0].num_words)
+        errors = [_fill_one(guide, row) for guide, row in zip(present, words, strict=True)]
+        bits = np.unpackbits(words.view(np.uint8), axis=1, bitorder="little")
+        rows = iter(zip(bits[:, : self._vocab_size].view(np.bool_), errors, strict=True))
+        masks: Masks = []
+        for guide in guides:
+            mask, error = (None, None) if guide is None else next(rows)
+            masks.append(mask if error is None else error)
+        return masks
+
+    def _room(self, num_rows: int, num_words: int) -> NDArray[np.uint32]:
+        if len(self._words) < num_rows:
+            self._words = np.empty((num_rows, num_words), np.uint32)
+        return self._words[:num_rows]
+
+
+def _fill_one(guide: Guide, row: NDArray[np.uint32]) -> Exception | None:
+    began = time.thread_time()
+    try:
+        guide.fill(row)
+    except Exception as error:
+        return error
+    if time.thread_time() - began > MAX_FILL_S:
+        return EngineFault("the grammar is too complex: one token took more than a second")
+    return None

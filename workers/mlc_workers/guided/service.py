@@ -1,0 +1,132 @@
+"""Compiled grammars, made in threads of their own and kept for the next request that wants them.
+
+What is kept is bounded in bytes; grammars that cannot be used are remembered as well. One thread
+asks; it is woken when something is ready.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol
+
+from mlc_llm.errors import BadRequest, Overloaded
+from mlc_llm.ipc.wakeup import Wakeup
+from mlc_llm.protocol.generation import Grammar
+from mlc_workers.request import Guide
+
+COMPILER = "mlc_workers.guided.compiler:Compiler"
+"""Loaded with the first grammar, so that nobody else waits for it."""
+
+MAX_BYTES = 256 * 1024 * 1024
+MAX_PENDING = 256
+"""Grammars that may wait to be compiled."""
+NUM_THREADS = 2
+STACK_BYTES = 256 * 1024 * 1024
+"""Address space, not memory: a chain of thousands of references is followed by recursion."""
+REFUSAL_BYTES = 1024
+
+
+class Compiled(Protocol):
+    """A grammar that is ready."""
+
+    @property
+    def num_bytes(self) -> int: ...
+    def open(self, end_ids: frozenset[int]) -> Guide:
+        """The guide of a new choice that ends at these tokens."""
+        ...
+
+
+class Compiler(Protocol):
+    """What `mlc_workers.guided.compiler` has; raises BadRequest."""
+
+    def compile(self, grammar: Grammar) -> Compiled: ...
+
+
+Load = Callable[[], Compiler]
+
+
+class GrammarService:
+    """Compiles every grammar once. All methods belong to one thread."""
+
+    def __init__(self, load: Load, max_bytes: int = MAX_BYTES) -> None:
+        self.wakeup = Wakeup.create()
+        """Set when a grammar is ready."""
+        self._load = load
+        self._max_bytes = max_bytes
+        self._compiler: Compiler | None = None
+        self._loading = threading.Lock()
+        self._pool: ThreadPoolExecutor | None = None
+        self._pending: dict[Grammar, Future[Compiled]] = {}
+        self._kept: OrderedDict[Grammar, Future[Compiled]] = OrderedDict()
+        self.num_bytes = 0
+        """What the kept grammars hold, estimated."""
+
+    def ask(self, grammar: Grammar) -> Future[Compiled]:
+        """The grammar, now or later. Raises Overloaded."""
+        self._settle()
+        if grammar in self._kept:
+            self._kept.move_to_end(grammar)
+            return self._kept[grammar]
+        if grammar not in self._pending:
+            if len(self._pending) >= MAX_PENDING:
+                raise Overloaded("too many grammars wait to be compiled; try again later")
+            future = self._begin(grammar)
+            self._pending[grammar] = future
+            future.add_done_callback(lambda _: self.wakeup.notify())
+        return self._pending[grammar]
+
+    def close(self) -> None:
+        """Compile nothing more."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+        self.wakeup.close()
+
+    def _begin(self, grammar: Grammar) -> Future[Compiled]:
+        """Hand it to a thread; threads begin with their first work."""
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(NUM_THREADS, "grammar")
+        usual = threading.stack_size(STACK_BYTES)
+        try:
+            return self._pool.submit(self._compile, grammar)
+        finally:
+            threading.stack_size(usual)
+
+    def _compile(self, grammar: Grammar) -> Compiled:
+        with self._loading:
+            if self._compiler is None:
+                self._compiler = self._load()
+        return self._compiler.compile(grammar)
+
+    def _settle(self) -> None:
+        """Keep what has become ready, and let go of what was not asked for longest."""
+        for grammar in [grammar for grammar, future in self._pending.items() if future.done()]:
+            future = self._pending.pop(grammar)
+            if not isinstance(future.exception(), BadRequest | None):
+                continue  # an accident: the next one may have more luck
+            self._kept[grammar] = future
+            self.num_bytes += _bytes_of(grammar, future)
+        while self.num_bytes > self._max_bytes:
+            self.num_bytes -= _bytes_of(*self._kept.popitem(last=False))
+
+
+def loader(tokenizer: Path, vocab_size: int, eos_token_ids: Sequence[int]) -> Load:
+    """How to make the compiler for a model, when it is wanted."""
+
+    def load() -> Compiler:
+        module, name = COMPILER.split(":")
+        compiler: Compiler = getattr(import_module(module), name)(
+            tokenizer, vocab_size, eos_token_ids
+        )
+        return compiler
+
+    return load
+
+
+def _bytes_of(grammar: Grammar, future: Future[Compiled]) -> int:
+    refused = future.exception() is not None
+    return REFUSAL_BYTES + len(grammar.text) if refused else future.result().num_bytes
