@@ -20,6 +20,7 @@ from mlc_api.routes.embeddings import embedding_route
 from mlc_api.routes.health import health_route
 from mlc_api.routes.metrics import metrics_route
 from mlc_api.routes.models import model_routes
+from mlc_api.routes.responses import response_routes
 from mlc_api.routes.score import score_route
 from mlc_api.routes.text_tools import text_tool_routes
 from mlc_api.routes.version import version_route
@@ -44,6 +45,7 @@ def make_app(served: Served) -> ASGIApp:
             *text_tool_routes(served, served.tools),
             score_route(served, served.tools),
             embedding_route(served, served.tools),
+            *response_routes(served, served.tools),
         ]
     if settings.enable_debug:
         routes += debug_routes(served)

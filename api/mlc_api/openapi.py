@@ -23,6 +23,12 @@ from mlc_llm.protocol.responses import (
     ModelList,
     ModelResponse,
 )
+from mlc_llm.protocol.responses_api import (
+    STREAM_EVENTS,
+    DeletedResponse,
+    ResponseObject,
+    ResponsesRequest,
+)
 from mlc_llm.protocol.text_tools import (
     DetokenizeRequest,
     DetokenizeResponse,
@@ -45,8 +51,8 @@ class Endpoint(NamedTuple):
     summary: str
     request: type | None = None
     response: type | None = None
-    event: type | None = None
-    """What each server-sent event holds when `stream` is true."""
+    events: tuple[type, ...] = ()
+    """What a server-sent event may hold when `stream` is true."""
     content_type: str = "application/json"
     open: bool = False
     """Whether it answers without the API key."""
@@ -63,7 +69,7 @@ ENDPOINTS = (
         "The next message of a conversation, whole or streamed.",
         ChatCompletionRequest,
         ChatCompletionResponse,
-        ChatCompletionStreamResponse,
+        (ChatCompletionStreamResponse,),
     ),
     Endpoint(
         "post",
@@ -71,7 +77,22 @@ ENDPOINTS = (
         "Text after a prompt, whole or streamed.",
         CompletionRequest,
         CompletionResponse,
-        CompletionStreamResponse,
+        (CompletionStreamResponse,),
+    ),
+    Endpoint(
+        "post",
+        "/v1/responses",
+        "The next turn of a conversation, whole or streamed, kept to go on from.",
+        ResponsesRequest,
+        ResponseObject,
+        STREAM_EVENTS,
+    ),
+    Endpoint("get", "/v1/responses/{response_id}", "A stored response.", response=ResponseObject),
+    Endpoint(
+        "delete",
+        "/v1/responses/{response_id}",
+        "Forgets a stored response.",
+        response=DeletedResponse,
     ),
     Endpoint(
         "post",
@@ -117,7 +138,7 @@ ENDPOINTS = (
 def document(*, debug: bool, with_key: bool, version: str) -> dict[str, Any]:
     """The OpenAPI 3.1 document of a server with or without debug routes and an API key."""
     endpoints = [endpoint for endpoint in ENDPOINTS if debug or not endpoint.debug]
-    kinds = [kind for e in endpoints for kind in (e.request, e.response, e.event) if kind]
+    kinds = [kind for e in endpoints for kind in (e.request, e.response, *e.events) if kind]
     _, schemas = msgspec.json.schema_components(
         [*kinds, ErrorBody], ref_template="#/components/schemas/{name}"
     )
@@ -137,8 +158,8 @@ def document(*, debug: bool, with_key: bool, version: str) -> dict[str, Any]:
 
 def _operation(endpoint: Endpoint, with_key: bool) -> dict[str, Any]:
     content: dict[str, Any] = {endpoint.content_type: _media(endpoint.response)}
-    if endpoint.event is not None:
-        content["text/event-stream"] = _media(endpoint.event)
+    if endpoint.events:
+        content["text/event-stream"] = _media(*endpoint.events)
     operation: dict[str, Any] = {
         "summary": endpoint.summary,
         "responses": {
@@ -161,8 +182,12 @@ def _operation(endpoint: Endpoint, with_key: bool) -> dict[str, Any]:
     return operation
 
 
-def _media(kind: type | None) -> dict[str, Any]:
-    return {"schema": {"$ref": f"#/components/schemas/{kind.__name__}"}} if kind else {}
+def _media(*kinds: type | None) -> dict[str, Any]:
+    """Any one of these; nothing is known of what has no kind."""
+    schemas = [{"$ref": f"#/components/schemas/{kind.__name__}"} for kind in kinds if kind]
+    if len(schemas) > 1:
+        return {"schema": {"anyOf": schemas}}
+    return {"schema": schemas[0]} if schemas else {}
 
 
 STYLE = """

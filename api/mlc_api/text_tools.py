@@ -8,6 +8,7 @@ from uuid import uuid4
 from mlc_llm.protocol.embeddings import EmbeddingRequest
 from mlc_llm.protocol.messages import Ready
 from mlc_llm.protocol.requests import parse_as, parse_chat
+from mlc_llm.protocol.responses_api import ResponsesRequest
 from mlc_llm.protocol.text_tools import (
     DetokenizeRequest,
     DetokenizeResponse,
@@ -19,6 +20,8 @@ from mlc_llm.protocol.text_tools import (
 from mlc_llm.serve import text_tools
 from mlc_llm.serve.embeddings import Embeddings, prepare_embeddings
 from mlc_llm.serve.prepare import ServedModel
+from mlc_llm.serve.respond import Asked, prepare_response
+from mlc_llm.serve.response_store import ResponseStore
 
 
 class HasLimits(Protocol):
@@ -54,6 +57,11 @@ class TextTools:
         """For /apply-template."""
         request = parse_chat(body)
         return await text_tools.apply_template(request, self._model, self._engine.ready)
+
+    async def respond(self, body: bytes, store: ResponseStore, response_id: str) -> Asked:
+        """For /v1/responses. Raises `ResponseNotFound` too."""
+        request = parse_as(body, ResponsesRequest)
+        return await prepare_response(request, self._model, self._engine.ready, store, response_id)
 
     async def embeddings(self, body: bytes) -> Embeddings:
         """For /v1/embeddings: what to ask the engine."""

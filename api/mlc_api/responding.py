@@ -1,0 +1,117 @@
+"""One answer of the Responses API, from an accepted request to the last byte.
+
+As `mlc_api.answering`: early failures are plain HTTP errors, later ones end the stream with an
+event, and however it ends the engine's stream is closed by a plain call without `await`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+
+from litestar.types import ASGIApp, Receive, Scope, Send
+
+from mlc_api.answering import EVENT_STREAM
+from mlc_api.disconnect import UntilDisconnect
+from mlc_api.measures import Measured
+from mlc_api.sse import encode_object, event
+from mlc_api.state import NewsStream, Served
+from mlc_llm.errors import MLCError
+from mlc_llm.protocol.responses_api import ResponseObject, StreamEvent
+from mlc_llm.serve.fold import Fold
+from mlc_llm.serve.respond import Asked
+from mlc_llm.serve.response_output import ResponseStream, ended, said
+from mlc_llm.serve.response_store import ResponseStore, Stored
+
+logger = logging.getLogger("mlc_llm.web")
+
+
+def respond_to(served: Served, asked: Asked, store: ResponseStore) -> ASGIApp:
+    """The response to an accepted request, kept in `store` if it is to be."""
+
+    async def respond(scope: Scope, receive: Receive, send: Send) -> None:
+        measured = Measured(served.measures, "responses", n=1)
+        watch = UntilDisconnect(receive)
+        outcome: BaseException | None = None
+        try:
+            async with watch:
+                stream = served.engine.open(asked.prepared.submits)
+                try:
+                    give = _stream if asked.prepared.stream else _whole
+                    response = await give(stream, asked, measured, send)
+                finally:
+                    stream.close()
+                _keep(store, asked, response)
+        except _StreamFailed as failed:
+            outcome = failed.__cause__
+        except BaseException as error:
+            outcome = error
+            raise
+        finally:
+            measured.ended(outcome, gone=watch.gone)
+
+    return respond
+
+
+class _StreamFailed(Exception):
+    """The answer failed after it had begun; the client has been told."""
+
+
+def _keep(store: ResponseStore, asked: Asked, response: ResponseObject) -> None:
+    if response.store:
+        store.put(Stored(response, (*asked.messages, *said(response))))
+
+
+async def _whole(
+    stream: NewsStream, asked: Asked, measured: Measured, send: Send
+) -> ResponseObject:
+    fold = Fold(asked.prepared.answer)
+    async for news in stream:
+        measured.news(news.deltas)
+        measured.finished(news.finished)
+        fold.add(news.deltas, news.finished)
+    response = ended(asked.response, fold.chat(), int(time.time()))
+    body = encode_object(response)
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % len(body)),
+    ]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+    return response
+
+
+async def _stream(
+    stream: NewsStream, asked: Asked, measured: Measured, send: Send
+) -> ResponseObject:
+    source = ResponseStream(asked.response, asked.prepared.answer)
+    started = False
+    try:
+        async for news in stream:
+            events: list[StreamEvent] = []
+            if not started:
+                await send(EVENT_STREAM)
+                started = True
+                events += source.begin()
+            measured.news(news.deltas)
+            measured.finished(news.finished)
+            events += source.add(news.deltas, news.finished)
+            if events:
+                await _send(send, events)
+        last = source.end(int(time.time()))
+    except Exception as error:
+        if not started:
+            raise
+        if not isinstance(error, MLCError):
+            logger.error("a response failed after it had begun", exc_info=error)
+        await _send(send, source.fail(error), more=False)
+        raise _StreamFailed from error
+    await _send(send, last, more=False)
+    return source.response
+
+
+async def _send(send: Send, events: Sequence[StreamEvent], *, more: bool = True) -> None:
+    """Each event names its type, also outside of its JSON."""
+    body = b"".join(b"event: " + e.type.encode() + b"\n" + event(e) for e in events)
+    await send({"type": "http.response.body", "body": body, "more_body": more})

@@ -1,0 +1,162 @@
+"""A request of the Responses API as the chat request that it amounts to. Pure.
+
+Errors name the fields of the Responses API, whatever the chat request calls them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+
+from mlc_llm.errors import BadRequest
+from mlc_llm.protocol.requests import ChatCompletionRequest, ChatMessage, from_arguments
+from mlc_llm.protocol.responses_api import InputItem, InputPart, ResponsesRequest
+
+LOGPROBS = "message.output_text.logprobs"
+TEXT_PARTS = ("input_text", "output_text", "text", "refusal")
+
+NAMES = {
+    "max_completion_tokens": "max_output_tokens",
+    "response_format": "text.format",
+    "messages": "input",
+}
+"""What the chat request calls a field, and what the Responses API calls it."""
+
+
+def check_supported(request: ResponsesRequest) -> None:
+    """Refuse what this server does not have. Raises BadRequest."""
+    for field in ("background", "conversation", "prompt", "context_management"):
+        if getattr(request, field):
+            raise BadRequest(f"`{field}` is not supported here; leave it out.", param=field)
+    if request.truncation not in (None, "disabled"):
+        raise BadRequest('`truncation` must be "disabled".', param="truncation")
+    for index, tool in enumerate(request.tools or ()):
+        if tool.get("type") != "function":
+            reason = f"`tools.{index}` must be of the type function; no others run here."
+            raise BadRequest(reason, param=f"tools.{index}")
+
+
+def messages_of(request: ResponsesRequest) -> tuple[ChatMessage, ...]:
+    """The input as messages. Raises BadRequest."""
+    if isinstance(request.input, str):
+        return (ChatMessage(role="user", content=request.input),)
+    if not request.input:
+        raise BadRequest("`input` must hold at least one item.", param="input")
+    found: list[dict[str, Any]] = []
+    for index, item in enumerate(request.input):
+        _append(found, item, f"input.{index}")
+    return tuple(msgspec.convert(message, ChatMessage) for message in found)
+
+
+def chat_request(
+    request: ResponsesRequest, history: Sequence[ChatMessage], messages: Sequence[ChatMessage]
+) -> ChatCompletionRequest:
+    """The chat request over earlier messages and new ones. Raises BadRequest."""
+    instructions = [ChatMessage(role="system", content=request.instructions)]
+    whole = [*(instructions if request.instructions else ()), *history, *messages]
+    wants_logprobs = LOGPROBS in (request.include or ()) or bool(request.top_logprobs)
+    fields: dict[str, Any] = {
+        "model": request.model,
+        "messages": [msgspec.to_builtins(message) for message in whole],
+        "max_completion_tokens": request.max_output_tokens,
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "stream": request.stream,
+        "logprobs": True if wants_logprobs else None,
+        "top_logprobs": request.top_logprobs,
+        "response_format": _format(request),
+        "reasoning_effort": request.reasoning.effort if request.reasoning else None,
+        "tools": [_tool(tool) for tool in request.tools or ()] or None,
+        "tool_choice": _tool_choice(request.tool_choice),
+        "parallel_tool_calls": request.parallel_tool_calls,
+    }
+    with named_as_here():
+        given = {name: value for name, value in fields.items() if value is not None}
+        return from_arguments(ChatCompletionRequest, given)
+
+
+@contextmanager
+def named_as_here() -> Iterator[None]:
+    """Errors of a chat request by the names of the Responses API."""
+    try:
+        yield
+    except BadRequest as error:
+        field, dot, rest = (error.param or "").partition(".")
+        if field in NAMES:
+            error.param = NAMES[field] + dot + rest
+            error.message = error.message.replace(f"`{field}", f"`{NAMES[field]}")
+            error.args = (error.message,)
+        raise
+
+
+def _append(messages: list[dict[str, Any]], item: InputItem, path: str) -> None:
+    match item.type:
+        case None | "message":
+            content = _text(item.content, f"{path}.content")
+            if item.role is None or content is None:
+                missing = "role" if item.role is None else "content"
+                raise BadRequest(f"`{path}.{missing}` is required.", param=f"{path}.{missing}")
+            messages.append({"role": item.role, "content": content})
+        case "function_call":
+            call = {
+                "id": item.call_id,
+                "type": "function",
+                "function": {"name": _required(item.name, f"{path}.name")},
+            }
+            call["function"]["arguments"] = item.arguments or "{}"  # type: ignore[index]
+            last = messages[-1] if messages else {}
+            if last.get("role") == "assistant":  # its text, and calls made together with this one
+                last.setdefault("tool_calls", []).append(call)
+            else:
+                messages.append({"role": "assistant", "content": None, "tool_calls": [call]})
+        case "function_call_output":
+            output = _required(_text(item.output, f"{path}.output"), f"{path}.output")
+            call_id = _required(item.call_id, f"{path}.call_id")
+            messages.append({"role": "tool", "content": output, "tool_call_id": call_id})
+        case "reasoning":
+            pass  # templates leave earlier thoughts out
+        case other:
+            reason = f'`{path}` is of type "{other[:50]}", which is not supported here.'
+            raise BadRequest(reason, param=f"{path}.type")
+
+
+def _text(content: str | list[InputPart] | None, path: str) -> str | None:
+    if content is None or isinstance(content, str):
+        return content
+    texts = []
+    for index, part in enumerate(content):
+        text = part.refusal if part.type == "refusal" else part.text
+        if part.type not in TEXT_PARTS or text is None:
+            reason = f"`{path}.{index}` must be a part with a text; this model reads no other."
+            raise BadRequest(reason, param=f"{path}.{index}")
+        texts.append(text)
+    return "".join(texts)
+
+
+def _required(value: str | None, path: str) -> str:
+    if value is None:
+        raise BadRequest(f"`{path}` is required.", param=path)
+    return value
+
+
+def _format(request: ResponsesRequest) -> dict[str, Any] | None:
+    """The chat request has the schema one level deeper."""
+    asked = request.text.format if request.text else None
+    if asked is None or asked.get("type") != "json_schema":
+        return asked
+    schema = {name: value for name, value in asked.items() if name != "type"}
+    return {"type": "json_schema", "json_schema": schema}
+
+
+def _tool(tool: dict[str, Any]) -> dict[str, Any]:
+    function = {name: value for name, value in tool.items() if name != "type" and value is not None}
+    return {"type": "function", "function": function}
+
+
+def _tool_choice(choice: str | dict[str, Any] | None) -> str | dict[str, Any] | None:
+    if isinstance(choice, dict) and "name" in choice:
+        return {"type": "function", "function": {"name": choice["name"]}}
+    return choice
