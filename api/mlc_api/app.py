@@ -51,7 +51,7 @@ def make_app(served: Served) -> ASGIApp:
         routes += debug_routes(served)
     app = Litestar(
         route_handlers=routes,
-        guards=[require_key(settings.api_key)] if settings.api_key is not None else [],
+        guards=[require_key(settings.api_keys)] if settings.api_keys else [],
         exception_handlers=HANDLERS,
         cors_config=_cors(settings.cors),
         request_max_body_size=settings.max_body_bytes,

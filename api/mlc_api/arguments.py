@@ -10,7 +10,8 @@ import json
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
-from mlc_api.settings import CorsSettings
+from mlc_api.settings import MAX_BODY_BYTES, CorsSettings
+from mlc_api.tls import TlsSettings
 from mlc_llm.arguments import ArgumentParser
 from mlc_llm.errors import BadConfig
 from mlc_llm.serve.config import EngineConfig, merge, parse_overrides
@@ -33,7 +34,9 @@ class Arguments(NamedTuple):
     enable_debug: bool
     host: str
     port: int
-    api_key: str | None
+    api_keys: tuple[str, ...]
+    tls: TlsSettings | None
+    max_body_bytes: int
     cors: CorsSettings
     log_level: LogLevel
 
@@ -53,7 +56,9 @@ def parse(argv: Sequence[str]) -> Arguments:
         enable_debug=given.enable_debug,
         host=given.host,
         port=given.port,
-        api_key=given.api_key,
+        api_keys=tuple(given.api_key),
+        tls=_tls(given),
+        max_body_bytes=given.max_body_bytes,
         cors=CorsSettings(
             allow_origins=given.allow_origins,
             allow_methods=given.allow_methods,
@@ -86,8 +91,18 @@ def _refuse(given: argparse.Namespace) -> None:
         raise BadConfig("--embedding-model is not supported by this version; leave it out")
     if given.api_workers != 1:
         raise BadConfig("--api-workers must be 1: this version has one web process")
-    if given.api_key == "":
+    if not all(given.api_key):
         raise BadConfig("--api-key must not be empty; leave it out to serve without a key")
+    if given.ssl_certfile is None and (given.ssl_keyfile or given.ssl_ca_certs):
+        raise BadConfig("--ssl-keyfile and --ssl-ca-certs need --ssl-certfile beside them")
+
+
+def _tls(given: argparse.Namespace) -> TlsSettings | None:
+    if given.ssl_certfile is None:
+        return None
+    return TlsSettings(
+        certfile=given.ssl_certfile, keyfile=given.ssl_keyfile, ca_certs=given.ssl_ca_certs
+    )
 
 
 def _parser() -> ArgumentParser:
@@ -191,8 +206,33 @@ def _server_flags(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--api-key",
+        action="append",
+        default=[],
+        metavar="KEY",
         help="ask for 'Authorization: Bearer KEY' everywhere but on /health, /ready, /metrics and "
-        "/docs (default: no key)",
+        "/docs; given several times, any of the keys will do (default: no key)",
+    )
+    group.add_argument(
+        "--ssl-certfile",
+        metavar="PEM",
+        help="serve HTTPS with this certificate chain (default: serve HTTP)",
+    )
+    group.add_argument(
+        "--ssl-keyfile",
+        metavar="PEM",
+        help="its private key (default: it is in the certificate's file)",
+    )
+    group.add_argument(
+        "--ssl-ca-certs",
+        metavar="PEM",
+        help="ask clients for a certificate that one of these has signed (default: ask for none)",
+    )
+    group.add_argument(
+        "--max-body-bytes",
+        type=_at_least_one,
+        default=MAX_BODY_BYTES,
+        metavar="N",
+        help=f"largest body of a request; a larger one is a 413 (default: {MAX_BODY_BYTES})",
     )
     group.add_argument(
         "--api-workers", type=int, default=1, help="only 1 is supported (default: 1)"

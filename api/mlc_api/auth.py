@@ -6,6 +6,7 @@ A guard runs on the route that was chosen, so no second reading of the path can 
 from __future__ import annotations
 
 import hmac
+from collections.abc import Sequence
 from typing import Any
 
 from litestar.connection import ASGIConnection
@@ -18,9 +19,9 @@ OPEN: dict[str, Any] = {"open": True}
 """`opt` of a route that anybody may call."""
 
 
-def require_key(api_key: str) -> Guard:
-    """A guard that lets through `Authorization: Bearer <api_key>` and open routes."""
-    expected = api_key.encode()
+def require_key(api_keys: Sequence[str]) -> Guard:
+    """Lets through open routes, and `Authorization: Bearer KEY` with any of the keys."""
+    expected = [key.encode() for key in api_keys]
 
     def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
         if not handler.opt.get("open") and not _has_key(connection, expected):
@@ -29,9 +30,11 @@ def require_key(api_key: str) -> Guard:
     return guard
 
 
-def _has_key(connection: ASGIConnection[Any, Any, Any, Any], expected: bytes) -> bool:
+def _has_key(connection: ASGIConnection[Any, Any, Any, Any], expected: Sequence[bytes]) -> bool:
+    """Takes as long whichever key it is, and whether it is one."""
     found = [value for name, value in connection.scope["headers"] if name == b"authorization"]
     if len(found) != 1:
         return False
     scheme, _, key = found[0].partition(b" ")
-    return scheme.lower() == b"bearer" and hmac.compare_digest(key.strip(), expected)
+    matches = [hmac.compare_digest(key.strip(), known) for known in expected]
+    return scheme.lower() == b"bearer" and any(matches)

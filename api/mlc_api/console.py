@@ -36,10 +36,10 @@ class Console:
         for decision in ready.decisions:
             self._say(f"{'decided':>8}  {decision}")
 
-    def address(self, model: str, host: str, port: int) -> None:
+    def address(self, model: str, host: str, port: int, scheme: str = "http") -> None:
         """Where to send requests."""
         shown = f"[{host}]" if ":" in host else host
-        url = f"http://{shown}:{port}"
+        url = f"{scheme}://{shown}:{port}"
         self._say(
             f"Serving {model} on {url} (OpenAI's base_url is {url}/v1, endpoints: {url}/docs)"
         )

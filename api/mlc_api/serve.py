@@ -23,7 +23,8 @@ from mlc_api.arguments import Arguments, parse
 from mlc_api.console import Console
 from mlc_api.engine import ServedEngine
 from mlc_api.listener import open_listener
-from mlc_api.settings import WebSettings
+from mlc_api.settings import MAX_BODIES_BYTES, WebSettings
+from mlc_api.tls import check_tls
 from mlc_llm import __version__
 from mlc_llm.models.resolve import resolve_model
 from mlc_llm.serve.config import to_spec
@@ -55,6 +56,8 @@ def main(argv: Sequence[str], engine_command: Sequence[str] | None = None) -> in
         max_waiting=arguments.max_waiting,
     )
     settings = _settings(arguments)
+    if settings.tls is not None:
+        check_tls(settings.tls)
     with open_listener(settings.host, settings.port) as listener:
         console = Console(arguments.log_level)
         engine = ServedEngine(spec, console.progress, engine_command)
@@ -67,7 +70,10 @@ def _settings(arguments: Arguments) -> WebSettings:
         version=__version__,
         host=arguments.host,
         port=arguments.port,
-        api_key=arguments.api_key,
+        api_keys=arguments.api_keys,
+        tls=arguments.tls,
+        max_body_bytes=arguments.max_body_bytes,
+        max_bodies_bytes=max(MAX_BODIES_BYTES, arguments.max_body_bytes),
         cors=arguments.cors,
         enable_debug=arguments.enable_debug,
         enable_tracing=arguments.enable_tracing,
@@ -116,7 +122,8 @@ class _Life:
         ready = await self._engine.start()
         self._console.decisions(ready)
         host, port = self._listener.getsockname()[:2]
-        self._console.address(self._settings.model_id, host, port)
+        scheme = "http" if self._settings.tls is None else "https"
+        self._console.address(self._settings.model_id, host, port, scheme)
 
     async def _until_over(self, starting: asyncio.Task[None], serving: asyncio.Task[None]) -> None:
         """Until a signal or the death of the server; raises when there is no engine to serve."""

@@ -18,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from mlc_api.errors import encode_error
 from mlc_api.listener import BACKLOG
+from mlc_api.tls import TlsSettings, uvicorn_options
 from mlc_llm.errors import BadRequest, MLCError, Overloaded
 
 HEADER_SECONDS = 10.0
@@ -167,10 +168,16 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-def make_server(app: ASGIApp, graceful_seconds: int, *, access_log: bool = False) -> Server:
+def make_server(
+    app: ASGIApp,
+    graceful_seconds: int,
+    *,
+    access_log: bool = False,
+    tls: TlsSettings | None = None,
+) -> Server:
     """A server for `app`; run it with `await server.serve(sockets=[listener])`.
 
-    `access_log`: one line per request to the logger `uvicorn.access`.
+    `access_log`: one line per request to the logger `uvicorn.access`. `tls` has been checked.
     """
     config = uvicorn.Config(
         app,
@@ -186,5 +193,6 @@ def make_server(app: ASGIApp, graceful_seconds: int, *, access_log: bool = False
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=graceful_seconds,
+        **uvicorn_options(tls),
     )
     return Server(config)

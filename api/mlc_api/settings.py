@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from mlc_api.tls import TlsSettings
+
 MAX_BODY_BYTES = 32 << 20
 MAX_BODIES_BYTES = 256 << 20
 
@@ -25,8 +27,10 @@ class WebSettings(Struct, frozen=True, kw_only=True):
     version: str = "0"
     host: str = "127.0.0.1"
     port: int = 8000
-    api_key: str | None = None
-    """None: no key is asked for."""
+    api_keys: tuple[str, ...] = ()
+    """Any one of them opens the server; none: no key is asked for."""
+    tls: TlsSettings | None = None
+    """None: plain HTTP."""
     cors: CorsSettings = CorsSettings()
     enable_debug: bool = False
     """Whether /debug/* exists and answers carry `usage.extra`."""

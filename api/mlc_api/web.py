@@ -23,4 +23,4 @@ def make_web(settings: WebSettings, folder: Path, engine: ServedEngine) -> Serve
     text = TextSide(model, engine, with_extra=settings.enable_debug)
     app = make_app(Served(settings, engine, text, TextTools(model, engine)))
     last_resort = settings.graceful_seconds + LAST_RESORT_SECONDS
-    return make_server(app, last_resort, access_log=settings.access_log)
+    return make_server(app, last_resort, access_log=settings.access_log, tls=settings.tls)

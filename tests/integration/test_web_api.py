@@ -202,18 +202,19 @@ def test_health_says_why_not() -> None:
     ["/v1/models", "/v1/models/mock", "//v1/models", "/v1/models/", "/debug/reset_engine"],
 )
 def test_a_key_is_asked_for(path: str) -> None:
-    with WebServer(api_key="Sésame", enable_debug=True) as web:
+    with WebServer(api_keys=("Sésame", "other"), enable_debug=True) as web:
         method = "POST" if "debug" in path else "GET"
         for header in (None, "Sésame", "Bearer sésame", "Bearer", "Basic Sésame", "Bearer Sésamee"):
             headers = {"Authorization": header.encode()} if header else {}
             answer = requests.request(method, web.url + path, headers=headers, timeout=10)
             check(answer, 401, "invalid_api_key")
-        headers = {"Authorization": "Bearer Sésame".encode()}
-        assert requests.request(method, web.url + path, headers=headers, timeout=10).ok
+        for key in ("Sésame", "other"):
+            headers = {"Authorization": f"Bearer {key}".encode()}
+            assert requests.request(method, web.url + path, headers=headers, timeout=10).ok
 
 
 def test_what_is_open_needs_no_key() -> None:
-    with WebServer(api_key="k") as web:
+    with WebServer(api_keys=("k",)) as web:
         for path in ("/health", "/ready", "/metrics", "/docs", "/openapi.json"):
             assert requests.get(web.url + path, timeout=10).status_code == 200
         answer = post(web, "/v1/chat/completions", messages=MESSAGES)

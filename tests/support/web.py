@@ -71,7 +71,8 @@ class WebServer:
         uvloop.run(self._serve())
 
     async def _serve(self) -> None:
-        self._server = make_server(make_app(self.served), self.settings.graceful_seconds)
+        app = make_app(self.served)
+        self._server = make_server(app, self.settings.graceful_seconds, tls=self.settings.tls)
         asyncio.get_running_loop().call_soon(self._started.set)
         await self._server.serve(sockets=[self._listener])
 

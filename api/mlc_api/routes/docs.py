@@ -20,7 +20,7 @@ def docs_routes(served: Served) -> list[HTTPRouteHandler]:
     def spec() -> dict[str, Any]:
         return openapi.document(
             debug=settings.enable_debug,
-            with_key=settings.api_key is not None,
+            with_key=bool(settings.api_keys),
             version=settings.version,
         )
 

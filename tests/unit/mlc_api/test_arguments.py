@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mlc_api.arguments import parse
+from mlc_api.tls import TlsSettings
 from mlc_llm.errors import BadConfig
 from mlc_llm.serve.config import to_spec
 
@@ -43,6 +44,17 @@ def test_the_documented_command_line_parses() -> None:
     assert given.cors.allow_credentials
 
 
+def test_there_may_be_several_keys() -> None:
+    assert parse([]).api_keys == ()
+    assert parse(["--api-key", "a", "m", "--api-key", "b"]).api_keys == ("a", "b")
+
+
+def test_a_certificate_makes_the_server_speak_tls() -> None:
+    assert parse([]).tls is None
+    tls = parse(["--ssl-certfile", "c.pem", "--ssl-ca-certs", "r.pem"]).tls
+    assert tls == TlsSettings(certfile="c.pem", ca_certs="r.pem")
+
+
 def test_a_flag_of_its_own_wins_over_the_same_override() -> None:
     given = parse(["--prefill-mode", "chunked", "--overrides", "prefill_mode=hybrid"])
     assert given.config.prefill_mode == "chunked"
@@ -57,7 +69,8 @@ def test_a_flag_of_its_own_wins_over_the_same_override() -> None:
         (["--overrides", "tensor_parallel_shards=2"], "tensor_parallel_shards"),
         (["--embedding-model", "e"], "--embedding-model"),
         (["--api-workers", "2"], "--api-workers"),
-        (["--api-key", ""], "--api-key"),
+        (["--api-key", "k", "--api-key", ""], "--api-key"),
+        (["--ssl-keyfile", "k.pem"], "--ssl-certfile"),
         (["--overrides", "speed=11"], "speed"),
         (["--overrides", "max_num_sequence"], "max_num_sequence"),
         (["--device", "tpu"], "tpu"),
@@ -81,6 +94,7 @@ def test_what_cannot_be_done_is_refused_with_a_sentence(argv: list[str], word: s
         ["--allow-origins", "[1]"],
         ["--mode", "fast"],
         ["--max-waiting", "0"],
+        ["--max-body-bytes", "0"],
         ["--no-such-flag"],
     ],
 )
