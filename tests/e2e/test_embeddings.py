@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from support.oracle import OracleLlama
+from support.oracle import Oracle
 from support.reference_text import open_oracle
 from support.server import Server
 
@@ -25,11 +25,11 @@ def embedder(stories: Server) -> Iterator[openai.OpenAI]:
 
 
 @pytest.fixture(scope="module")
-def states(stories_folder: Path) -> OracleLlama:
+def states(stories_folder: Path) -> Oracle:
     """An oracle whose logits are hidden states, as its head is the identity."""
     oracle = open_oracle(stories_folder)
     arch = replace(oracle.arch, tie_word_embeddings=False)
-    return OracleLlama(arch, {**oracle.weights, "lm_head.weight": np.eye(arch.hidden_size)})
+    return Oracle(arch, {**oracle.weights, "lm_head.weight": np.eye(arch.hidden_size)})
 
 
 def unit(vector: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -37,9 +37,7 @@ def unit(vector: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 @pytest.mark.parametrize("pooling", ["last", "mean"])
-def test_vectors_are_the_oracles(
-    embedder: openai.OpenAI, states: OracleLlama, pooling: str
-) -> None:
+def test_vectors_are_the_oracles(embedder: openai.OpenAI, states: Oracle, pooling: str) -> None:
     prompts = [[1, 403, 407, 261, 378, 432, 383, 286], [1, 403] * 40]
     for _ in range(2):  # the second time the beginnings are in the prefix cache
         found = embedder.embeddings.create(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mlc_llm.models.architecture import RopeScaling
 from mlc_workers.scheduler.plan import Span
-from support.oracle import OracleLlama
+from support.oracle import Oracle
 from support.small_models import SmallModel, architecture, span
 
 LLAMA3 = RopeScaling(8.0, 1.0, 4.0, 64)
@@ -151,7 +151,7 @@ def test_hidden_states_are_the_oracles(case: tuple[SmallModel, float]) -> None:
     arch = model.arch
     whole = replace(arch, tie_word_embeddings=False)
     weights = {**model.oracle.weights, "lm_head.weight": np.eye(arch.hidden_size)}
-    expected = OracleLlama(whole, weights).logits(a)[30:]
+    expected = Oracle(whole, weights).logits(a)[30:]
     np.testing.assert_allclose(model.runner.hidden(), expected, rtol=0, atol=tol)
     model.run(span(2, 0, b))
     assert model.runner.hidden().shape == (0, arch.hidden_size)
