@@ -93,6 +93,8 @@ def _refuse(given: argparse.Namespace) -> None:
         raise BadConfig("--api-workers must be 1: this version has one web process")
     if not all(given.api_key):
         raise BadConfig("--api-key must not be empty; leave it out to serve without a key")
+    if given.served_model_name == "":
+        raise BadConfig("--served-model-name must not be empty; leave it out to serve under MODEL")
     if given.ssl_certfile is None and (given.ssl_keyfile or given.ssl_ca_certs):
         raise BadConfig("--ssl-keyfile and --ssl-ca-certs need --ssl-certfile beside them")
 

@@ -18,7 +18,9 @@ def open_listener(host: str, port: int) -> socket.socket:
         )[0]
         listener = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise BadConfig(f"cannot listen on {host}: {error.strerror}") from None
+        raise BadConfig(f"cannot listen on {host!r}: {error.strerror}") from None
+    except ValueError:  # of the codec for international names, or a NUL
+        raise BadConfig(f"cannot listen on {host!r}: this is not the name of a machine") from None
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)

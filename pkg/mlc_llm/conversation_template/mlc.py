@@ -56,7 +56,8 @@ class MlcTemplate:
                 "user and assistant."
             )
         self.stop_strs = tuple(text for text in rules.stop_str if text)
-        self.stop_token_ids = tuple(rules.stop_token_ids)
+        # -1 stands for "none" in old files
+        self.stop_token_ids = tuple(i for i in rules.stop_token_ids if i >= 0)
 
     def render(
         self, turns: Sequence[Turn], options: RenderOptions = DEFAULT_OPTIONS

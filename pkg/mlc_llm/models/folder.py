@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from mlc_llm.errors import BadModel
 from mlc_llm.models import huggingface, mlc
@@ -21,6 +21,10 @@ from mlc_llm.models.document import (
 
 MANIFEST_NAMES = ("tensor-cache.json", "ndarray-cache.json")
 """What lists the weight shards of an MLC folder: today's name, and the one before 2025-09."""
+
+
+MAX_STOPS = 100
+"""Token ids, and strings, that a model may end answers with; a request adds its own to them."""
 
 
 class GenerationDefaults(Struct, frozen=True, kw_only=True):
@@ -60,9 +64,10 @@ class ModelFolder(Struct, frozen=True, kw_only=True):
 
 
 class _Stops(Struct, frozen=True):
-    """The part of a conversation template that is about token ids."""
+    """The part of a conversation template that is about the end of an answer."""
 
     stop_token_ids: list[int] | None = None
+    stop_str: Annotated[list[str], Meta(max_length=MAX_STOPS)] | None = None
 
 
 class _NamedTemplate(Struct, frozen=True):
@@ -110,7 +115,7 @@ def _open_huggingface(path: Path, config: Path) -> ModelFolder:
         quantization=None,
         defaults=_huggingface_defaults(generation),
         bos_token_id=next(iter(_token_ids(bos, architecture)), None),
-        eos_token_ids=_token_ids(eos, architecture),
+        eos_token_ids=_ends(path, eos, architecture),
         chat_template=_chat_template(path, tokenizer_config),
         conv_template=None,
         tokenizer_config=tokenizer_config,
@@ -132,7 +137,7 @@ def _open_mlc(path: Path, config_path: Path) -> ModelFolder:
         quantization=config.quantization,
         defaults=_mlc_defaults(config),
         bos_token_id=next(iter(_token_ids(config.bos_token_id, architecture)), None),
-        eos_token_ids=_token_ids([*_as_list(config.eos_token_id), *stops], architecture),
+        eos_token_ids=_ends(path, [*_as_list(config.eos_token_id), *stops], architecture),
         chat_template=_chat_template(path, tokenizer_config),
         conv_template=conv_template,
         tokenizer_config=tokenizer_config,
@@ -188,6 +193,17 @@ def _as_list(ids: huggingface.TokenIds) -> list[int]:
 def _token_ids(ids: huggingface.TokenIds, architecture: Architecture) -> tuple[int, ...]:
     """Distinct ids in order. -1 means "none" in old files; no model emits an id past its logits."""
     return tuple(dict.fromkeys(i for i in _as_list(ids) if 0 <= i < architecture.vocab_size))
+
+
+def _ends(path: Path, ids: huggingface.TokenIds, architecture: Architecture) -> tuple[int, ...]:
+    """Token ids that end an answer; raises `BadModel` when they are too many for any request."""
+    found = _token_ids(ids, architecture)
+    if len(found) > MAX_STOPS:
+        raise BadModel(
+            f"{path}: eos_token_id and stop_token_ids name {len(found)} tokens; "
+            f"at most {MAX_STOPS} may end an answer"
+        )
+    return found
 
 
 def _stop_token_ids(conv_template: dict[str, Any] | None, path: Path) -> list[int]:

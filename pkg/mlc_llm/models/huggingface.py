@@ -24,7 +24,7 @@ class GenerationConfig(Struct, frozen=True, kw_only=True):
     top_k: int | None = None
     min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
     repetition_penalty: Annotated[float, Meta(ge=0.01, le=100)] | None = None
-    max_new_tokens: Annotated[int, Meta(ge=1)] | None = None
+    max_new_tokens: Annotated[int, Meta(ge=1, le=(1 << 63) - 1)] | None = None
 
 
 class TokenConfig(Struct, frozen=True, kw_only=True):

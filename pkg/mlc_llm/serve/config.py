@@ -7,13 +7,15 @@ are decided there, from the model and the memory that is really free (see `serve
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
-from typing import Any, Literal
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 import msgspec
 from msgspec import Struct
-from msgspec.structs import asdict, replace
+from msgspec.structs import fields, replace
 
 from mlc_llm.errors import BadConfig
 from mlc_llm.protocol.spec import EngineSpec
@@ -99,12 +101,23 @@ SEED_KEYWORDS = {
 """Keywords that MLC LLM's constructors had before `EngineConfig`, and the fields they are today."""
 
 
+def model_name(model: object) -> str | None:
+    """What a constructor was given for its model, as text; None is None. Raises `BadConfig`."""
+    name = os.fspath(model) if isinstance(model, os.PathLike) else model
+    if name is not None and not isinstance(name, str):
+        raise BadConfig(f"model must be a path or a name, not {model!r}")
+    return name
+
+
 def merge(config: EngineConfig | None, **given: object) -> EngineConfig:
     """`config` with the fields that were also given as arguments; None means not given.
 
     Raises `BadConfig` when an argument and the config say different things.
     """
-    config = config or EngineConfig()
+    if config is None:
+        config = EngineConfig()
+    elif not isinstance(config, EngineConfig):
+        raise BadConfig(f"engine_config must be an EngineConfig, not {config!r}")
     changes: dict[str, Any] = {}
     for name, value in given.items():
         if value is None:
@@ -170,7 +183,7 @@ OVERRIDES: dict[str, tuple[str, Callable[[str], Any]]] = {
 
 def parse_overrides(text: str) -> dict[str, Any]:
     """`"k=v;k=v"` as fields of `EngineConfig`; raises `BadConfig` that lists the known keys."""
-    fields: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for part in filter(None, (part.strip() for part in text.split(";"))):
         key, equals, value = (piece.strip() for piece in part.partition("="))
         if not equals:
@@ -179,14 +192,48 @@ def parse_overrides(text: str) -> dict[str, Any]:
             known = ", ".join(OVERRIDES)
             raise BadConfig(f"override {key!r} is not known; the known ones are {known}")
         field, read = OVERRIDES[key]
+        if field in found:
+            raise BadConfig(f"override {key} is given twice; leave one of them out")
         try:
-            fields[field] = read(value)
+            found[field] = read(value)
         except ValueError as error:
             raise BadConfig(f"override {key} must be {error}, not {value!r}") from None
-    return fields
+    return found
 
 
 # --- the engine's order -------------------------------------------------------------------------
+
+
+LEAST = {
+    "max_num_sequence": 1,
+    "max_total_sequence_length": 1,
+    "max_single_sequence_length": 2,  # a token in, a token out
+    "prefill_chunk_size": 1,
+    "sliding_window_size": 2,
+    "prefix_cache_max_num_recycling_seqs": -1,
+    "spec_draft_length": 0,
+    "spec_tree_width": 1,
+}
+"""The smallest number that a field may be."""
+
+UNSET_IS_MINUS_ONE = frozenset(
+    {
+        "max_num_sequence",
+        "max_total_sequence_length",
+        "max_single_sequence_length",
+        "prefill_chunk_size",
+        "sliding_window_size",
+    }
+)
+
+ALSO_CALLED = {
+    "max_num_sequence": "max_batch_size",
+    "max_total_sequence_length": "max_total_seq_length",
+    "max_single_sequence_length": "context_window_size",
+}
+"""Fields that a keyword or an override calls by another name."""
+
+WORDS = {int: "a whole number", float: "a number", str: "text", bool: "True or False"}
 
 
 def check(config: EngineConfig) -> None:
@@ -215,33 +262,41 @@ def check(config: EngineConfig) -> None:
     for what, refused in missing.items():
         if refused:
             raise BadConfig(f"{what} is not supported by this version; leave it out")
-    for field in (
-        "max_num_sequence",
-        "max_total_sequence_length",
-        "max_single_sequence_length",
-        "prefill_chunk_size",
-        "sliding_window_size",
-    ):
-        value = _given(getattr(config, field))
-        least = 2 if field == "max_single_sequence_length" else 1  # a token in, a token out
+    for field, least in LEAST.items():
+        value = getattr(config, field)
+        if field in UNSET_IS_MINUS_ONE:
+            value = _given(value)
         if value is not None and value < least:
-            raise BadConfig(f"{field} must be at least {least}, not {value}")
+            raise BadConfig(f"{_named(field)} must be at least {least}, not {value}")
     share = config.gpu_memory_utilization
     if share is not None and not 0 < share <= 1:
         raise BadConfig(f"gpu_memory_utilization must be above 0 and at most 1, not {share:g}")
-    recycled = config.prefix_cache_max_num_recycling_seqs
-    if recycled is not None and recycled < -1:
-        raise BadConfig(f"prefix_cache_max_num_recycling_seqs must be at least -1, not {recycled}")
 
 
-def _check_types(config: EngineConfig) -> None:
+def _check_types(values: Struct) -> None:
     """Python does not check what a constructor is given; here every value gets its type checked."""
-    for name, value in asdict(config).items():
+    for field in fields(values):
+        value = getattr(values, field.name)
         try:
-            msgspec.convert({name: value}, EngineConfig)
-        except msgspec.ValidationError as error:
-            why = str(error).partition(" - at ")[0].lower()
-            raise BadConfig(f"{name}={value!r} cannot be used: {why}") from None
+            msgspec.convert(value, field.type)
+        except msgspec.ValidationError:
+            wanted = _in_words(field.type)
+            raise BadConfig(f"{_named(field.name)} must be {wanted}, not {value!r}") from None
+
+
+def _in_words(kind: Any) -> str:
+    """A type of a field, for people; None is left out."""
+    if get_origin(kind) in (Union, UnionType):
+        return " or ".join(_in_words(part) for part in get_args(kind) if part is not type(None))
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(get_args(kind))}"
+    return WORDS.get(kind, "a list of paths or of (path, library)")
+
+
+def _named(field: str) -> str:
+    """A field under its name and the one that people may know it by."""
+    also = ALSO_CALLED.get(field)
+    return f"{field} ({also})" if also else field
 
 
 def _given(value: int | None) -> int | None:
@@ -266,7 +321,7 @@ def to_spec(
     check(config)
     if not _DEVICE.fullmatch(device):
         raise BadConfig(f"device {device!r} is not known; use auto, cpu, cuda or cuda:N")
-    return EngineSpec(
+    spec = EngineSpec(
         model=model_path,
         device=device,
         model_lib=config.model_lib,
@@ -287,3 +342,5 @@ def to_spec(
         threads=threads,
         verbose=config.verbose,
     )
+    _check_types(spec)
+    return spec

@@ -17,7 +17,7 @@ from mlc_llm.models.resolve import resolve_model
 from mlc_llm.protocol.messages import Progress, Ready
 from mlc_llm.protocol.requests import ChatCompletionRequest, CompletionRequest
 from mlc_llm.serve.completions import TextSide
-from mlc_llm.serve.config import EngineConfig, EngineMode, merge, to_spec
+from mlc_llm.serve.config import EngineConfig, EngineMode, merge, model_name, to_spec
 from mlc_llm.serve.prepare import Prepared, ServedModel, prepare_chat, prepare_completion
 from mlc_llm.serve.running import RunningEngine
 
@@ -79,7 +79,7 @@ class MLCEngineBase:
         """
         config = merge(
             engine_config,
-            model=None if model is None else os.fspath(model),
+            model=model_name(model),
             model_lib=model_lib,
             mode=mode,
             additional_models=additional_models,

@@ -10,7 +10,7 @@ import time
 from types import TracebackType
 
 from mlc_llm.errors import BadConfig, EngineUnavailable
-from mlc_llm.serve.config import OVERRIDES, EngineConfig, EngineMode, check, merge
+from mlc_llm.serve.config import OVERRIDES, EngineConfig, EngineMode, check, merge, model_name
 
 _POLL_S = 0.1
 _TERMINATE_S = 15.0
@@ -36,7 +36,7 @@ class PopenServer:
         """Nothing runs yet: use `start` or `with`. Raises `BadConfig`."""
         config = merge(
             engine_config,
-            model=None if model is None else os.fspath(model),
+            model=model_name(model),
             model_lib=model_lib,
             mode=mode,
         )

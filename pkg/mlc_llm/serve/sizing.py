@@ -37,6 +37,9 @@ DEFAULT_CHUNK = {"cpu": 128, "cuda": 2048}
 MAX_CHUNK = 2048
 """Most tokens that a compiled step takes, whatever the device; `MAX_ROWS` of the same module."""
 
+LEAST_CONTEXT = 2
+"""A token in, a token out."""
+
 LEAST_TOKENS = 256
 """A KV cache smaller than this (or than the context window) is not worth starting."""
 
@@ -168,6 +171,11 @@ def _context(spec: EngineSpec, folder: ModelFolder) -> _Chosen:
     if window is not None and 0 < window < chosen.value:
         # Up to the window's length, attending to a window and attending to everything are the same.
         chosen = _Chosen(window, "the model's sliding window, which this version does not slide")
+    if chosen.value < LEAST_CONTEXT:
+        raise BadConfig(
+            f"a sequence may have {chosen.value} token ({chosen.reason}), but a prompt and its"
+            f" answer have at least {LEAST_CONTEXT}; serve another model"
+        )
     return chosen
 
 

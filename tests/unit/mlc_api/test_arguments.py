@@ -71,6 +71,8 @@ def test_a_flag_of_its_own_wins_over_the_same_override() -> None:
         (["--api-workers", "2"], "--api-workers"),
         (["--api-key", "k", "--api-key", ""], "--api-key"),
         (["--ssl-keyfile", "k.pem"], "--ssl-certfile"),
+        (["--served-model-name", ""], "--served-model-name"),
+        (["--device", "cpu:1"], "'cpu:1' is not known"),
         (["--overrides", "speed=11"], "speed"),
         (["--overrides", "max_num_sequence"], "max_num_sequence"),
         (["--device", "tpu"], "tpu"),

@@ -144,3 +144,7 @@ def test_a_prompt_without_a_template_ends_as_it_is_told() -> None:
     assert template.render([HI, YO], RenderOptions(continue_last=True)) == [
         "user: Hi\nassistant: Yo"
     ]
+
+
+def test_a_stop_token_that_stands_for_none_is_left_out() -> None:
+    assert MlcTemplate({**LLAMA2, "stop_token_ids": [-1, 2]}).stop_token_ids == (2,)

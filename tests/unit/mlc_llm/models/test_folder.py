@@ -7,11 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from mlc_llm.errors import BadModel
 from mlc_llm.models.architecture import RopeScaling
 from mlc_llm.models.folder import GenerationDefaults, open_folder
+from mlc_llm.protocol.generation import GenerationConfig
+from mlc_llm.protocol.messages import Ready
+from mlc_llm.protocol.requests import CompletionRequest
+from mlc_llm.serve.validate import generation_config
+from mlc_workers.sampling.limits import check_generation
 from support.folders import (
     CHAT_TEMPLATE,
     hf_config,
@@ -236,6 +242,17 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
         "repetition_penalty",
     ),
     "sampling": (lambda f: edit(f / "generation_config.json", top_p=7), "top_p"),
+    "not a number": (
+        lambda f: (f / "generation_config.json").write_text('{"temperature": NaN}'),
+        "generation_config.json",
+    ),
+    "endless": (
+        lambda f: edit(f / "generation_config.json", max_new_tokens=10**30), "max_new_tokens"
+    ),
+    "ends": (
+        lambda f: edit(f / "generation_config.json", eos_token_id=list(range(101))),
+        "name 101 tokens; at most 100 may end an answer",
+    ),
     "template": (lambda f: edit(f / "tokenizer_config.json", chat_template=3), "chat_template"),
     "template file": (lambda f: (f / "chat_template.jinja").write_bytes(b"\xff"), "not UTF-8"),
 }  # fmt: skip
@@ -248,6 +265,29 @@ def test_a_broken_file_is_refused_by_name(name: str, hf: Path) -> None:
     message = complaint(hf)
     assert str(hf) in message
     assert words in message
+
+
+def test_a_conversation_with_too_many_stop_strings_is_refused_by_name(mlc: Path) -> None:
+    stops = [str(number) for number in range(101)]
+    edit(mlc / "mlc-chat-config.json", conv_template={"stop_str": stops})
+    assert "stop_str" in complaint(mlc)
+
+
+@pytest.mark.parametrize("bound", [min, max])
+def test_whatever_a_folder_may_recommend_can_be_sampled(
+    bound: Callable[[tuple[float, float]], float], hf: Path
+) -> None:
+    ranges = {"temperature": (0, 100), "top_p": (0, 1), "min_p": (0, 1),
+              "repetition_penalty": (0.01, 100), "top_k": (-7, 10**30),
+              "max_new_tokens": (1, (1 << 63) - 1)}  # fmt: skip
+    fields = {name: bound(ends) for name, ends in ranges.items()}
+    edit(hf / "generation_config.json", **fields, eos_token_id=list(range(100)))
+    folder = open_folder(hf)
+    request = CompletionRequest(prompt=[1, 2])
+    ready = Ready(1, 1, 1000, 1, 4096, 4096, 16, ())
+    made = generation_config(request, folder.defaults, ready, stop_token_ids=folder.eos_token_ids)
+    assert check_generation(made, 1000) is None
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(made), type=GenerationConfig) == made
 
 
 @pytest.mark.parametrize("name", ["stories260K-hf", "babyllama105-hf"])

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec.structs import asdict
 
 from mlc_llm.errors import BadConfig
-from mlc_llm.serve.config import OVERRIDES, EngineConfig, merge, parse_overrides, to_spec
+from mlc_llm.serve.config import (
+    OVERRIDES,
+    EngineConfig,
+    merge,
+    model_name,
+    parse_overrides,
+    to_spec,
+)
 
 
 def test_a_config_survives_json() -> None:
@@ -59,6 +67,8 @@ def test_every_override_is_a_field_of_the_config() -> None:
         ("max_num_sequence=many", "must be a whole number, not 'many'"),
         ("gpu_memory_utilization=x", "must be a number between 0 and 1"),
         ("prefill_mode=fast", "must be one of hybrid, chunked"),
+        ("max_num_sequence=4;max_num_sequence=4", "^override max_num_sequence is given twice"),
+        ("max_total_sequence_length=64;max_total_seq_length=80", "is given twice; leave one"),
     ],
 )
 def test_a_wrong_override_says_what_is_right(text: str, sentence: str) -> None:
@@ -105,13 +115,23 @@ def test_switching_a_missing_feature_off_is_fine() -> None:
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"max_num_sequence": 0}, "max_num_sequence must be at least 1, not 0"),
-        ({"max_single_sequence_length": 1}, "max_single_sequence_length must be at least 2, not 1"),
-        ({"max_num_sequence": "4"}, "max_num_sequence='4' cannot be used: expected `int"),
-        ({"max_num_sequence": True}, "max_num_sequence=True cannot be used"),
-        ({"mode": "fast"}, "mode='fast' cannot be used: invalid enum value 'fast'"),
-        ({"verbose": "yes"}, "verbose='yes' cannot be used"),
-        ({"additional_models": "draft"}, "additional_models='draft' cannot be used"),
+        (
+            {"max_num_sequence": 0},
+            r"^max_num_sequence \(max_batch_size\) must be at least 1, not 0$",
+        ),
+        ({"max_single_sequence_length": 1}, r"\(context_window_size\) must be at least 2, not 1$"),
+        ({"sliding_window_size": 1}, "^sliding_window_size must be at least 2, not 1$"),
+        ({"max_num_sequence": "4"}, r"\(max_batch_size\) must be a whole number, not '4'$"),
+        ({"max_num_sequence": True}, "must be a whole number, not True$"),
+        ({"max_num_sequence": 2.5}, "must be a whole number, not 2.5$"),
+        ({"gpu_memory_utilization": "1"}, "^gpu_memory_utilization must be a number, not '1'$"),
+        ({"mode": "fast"}, "^mode must be one of local, interactive, server, not 'fast'$"),
+        ({"prefill_mode": 3}, "^prefill_mode must be one of hybrid, chunked, not 3$"),
+        ({"model_lib": 3}, "^model_lib must be text, not 3$"),
+        ({"verbose": "yes"}, "^verbose must be True or False, not 'yes'$"),
+        ({"additional_models": "draft"}, "^additional_models must be a list of paths"),
+        ({"spec_draft_length": -4}, "^spec_draft_length must be at least 0, not -4$"),
+        ({"spec_tree_width": 0}, "^spec_tree_width must be at least 1, not 0$"),
         ({"prefill_chunk_size": -5}, "prefill_chunk_size must be at least 1"),
         ({"gpu_memory_utilization": 1.5}, "at most 1, not 1.5"),
         ({"gpu_memory_utilization": float("nan")}, "at most 1, not nan"),
@@ -121,6 +141,25 @@ def test_switching_a_missing_feature_off_is_fine() -> None:
 def test_values_that_make_no_sense_are_refused(fields: dict[str, Any], sentence: str) -> None:
     with pytest.raises(BadConfig, match=sentence):
         to_spec(EngineConfig(**fields), "m")
+
+
+def test_what_belongs_to_no_config_has_its_type_checked_too() -> None:
+    wrong: Any = 5
+    with pytest.raises(BadConfig, match=r"^quantization must be text, not 5$"):
+        to_spec(EngineConfig(), "m", quantization=wrong)
+    with pytest.raises(BadConfig, match=r"^enable_tracing must be True or False, not 5$"):
+        to_spec(EngineConfig(), "m", enable_tracing=wrong)
+    for given in ({"mode": "server"}, "server", []):
+        wrong = given
+        with pytest.raises(BadConfig, match=r"^engine_config must be an EngineConfig, not "):
+            merge(wrong, verbose=False)
+
+
+def test_a_model_is_named_by_text_or_a_path() -> None:
+    assert [model_name(given) for given in (None, "m", Path("a/m"))] == [None, "m", "a/m"]
+    for wrong in (5, b"m", ["m"]):
+        with pytest.raises(BadConfig, match=r"^model must be a path or a name, not "):
+            model_name(wrong)
 
 
 def test_the_order_to_the_engine_carries_what_was_set() -> None:

@@ -170,6 +170,12 @@ def test_a_shrunk_context_window_may_be_raised_again_up_to_the_model_s() -> None
     assert asked.max_single_sequence_length == 512
 
 
+@pytest.mark.parametrize("folder", [{"sliding_window_size": 1}, {"context_window_size": 1}])
+def test_a_model_without_room_for_an_answer_is_refused(folder: dict[str, int]) -> None:
+    with pytest.raises(BadConfig, match=r"a sequence may have 1 token .* at least 2"):
+        limits(folder=folder)
+
+
 def test_sequences_end_where_a_sliding_window_would_start_to_slide() -> None:
     found = limits(folder={"sliding_window_size": 4096})
     assert found.max_single_sequence_length == 4096
