@@ -142,3 +142,21 @@ def test_a_fork_at_a_page_border_copies_nothing() -> None:
     assert copies == []
     assert child.pages[:2] == parent.pages
     assert len(child.pages) == 3
+
+
+def test_a_sequence_that_follows_another_gets_its_pages_in_the_same_order() -> None:
+    for kv in (kv_cache(), kv_cache(max_idle=0)):
+        first = filled(kv, list(range(120)))
+        pages = list(first.pages)
+        assert pages == sorted(pages)
+        kv.close(first)
+        assert filled(kv, list(range(200, 320))).pages == pages
+        kv.audit()
+
+
+def test_the_prefix_cache_gives_up_no_more_pages_than_are_needed() -> None:
+    kv = kv_cache()
+    kv.close(filled(kv, list(range(96))))
+    filled(kv, list(range(200, 264)))
+    assert (kv.prefix.num_idle, kv.pool.num_free) == (4, 0)
+    assert kv.match(list(range(96))) == [0, 1, 2, 3]

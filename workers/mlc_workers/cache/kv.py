@@ -63,17 +63,23 @@ class KVCache:
         return pages_for(upto) - len(sequence.pages) + self._tail_is_shared(sequence)
 
     def extend(self, sequence: Sequence, upto: int, copies: Copies) -> None:
-        """Make positions below `upto` writable. The caller has checked `pages_needed`."""
+        """Make positions below `upto` writable. The caller has checked `pages_needed`.
+
+        What the prefix cache must give up for that, it gives up at once and before: last page
+        first, so that the pages of a new sequence follow one another as those of the old one did.
+        """
+        for _ in range(self.pages_needed(sequence, upto) - self.pool.num_free):
+            self.prefix.evict()
         pages = sequence.pages
         first = len(pages)
         if self._tail_is_shared(sequence):
             first -= 1
             source = pages.pop()
-            pages.append(self._reserve())
+            pages.append(self.pool.reserve())
             copies.append((source, pages[-1]))
             self.pool.release(source)
         while len(pages) * PAGE_SIZE < upto:
-            pages.append(self._reserve())
+            pages.append(self.pool.reserve())
         sequence.writable = len(pages) * PAGE_SIZE
         self.table.array[sequence.row, first : len(pages)] = pages[first:]
 
@@ -144,11 +150,6 @@ class KVCache:
         return (
             sequence.writable < len(pages) * PAGE_SIZE and self.pool.readers(sequence.pages[-1]) > 1
         )
-
-    def _reserve(self) -> int:
-        if not self.pool.num_free:
-            self.prefix.evict()
-        return self.pool.reserve()
 
     def _release(self, page: int) -> None:
         if self.pool.release(page) == 1:
