@@ -7,10 +7,13 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
 import pytest
+import tvm_ffi
+from msgspec.structs import replace
 
 from mlc_llm.compiler import jit
 from mlc_llm.compiler.artifact import LibrarySpec, check_metadata, is_intact, seal
@@ -18,6 +21,9 @@ from mlc_llm.compiler.jit import Compiled, cache_key, ensure_library
 from mlc_llm.compiler.job import CHILD
 from mlc_llm.errors import BadConfig, BadModel
 from mlc_llm.kernels.cpu.level import detect
+from mlc_llm.models.architecture import Architecture, LinearRope
+from mlc_llm.models.decoder import build_step
+from mlc_llm.quantization.scheme import scheme_by_name
 from mlc_workers.runner.library import load_library, open_library
 from support.small_models import architecture
 
@@ -138,6 +144,35 @@ def test_the_key_follows_the_model_and_the_machine_and_nothing_else(tmp_path: Pa
     assert cache_key(SPEC) == cache_key(LibrarySpec(SPEC.architecture, "q0f32", SPEC.level))
 
 
+TURNED = {"rope_theta": 9.0, "rope_scaling": LinearRope(2.0), "context_window_size": 64}
+
+
+@pytest.mark.parametrize(
+    ("fields", "changes"),
+    [({}, TURNED), ({"sliding_layers": (0,), "sliding_window": 9, "sliding_rope_theta": 7.0},
+                    {**TURNED, "sliding_rope_theta": 8.0})],
+)  # fmt: skip
+def test_models_that_rotate_otherwise_share_a_library_because_it_is_the_same(
+    fields: dict[str, Any], changes: dict[str, Any]
+) -> None:
+    one = architecture(num_hidden_layers=1, **fields)
+    other = replace(one, **changes)
+    assert key_of(one) == key_of(other)
+    first, second = (
+        build_step(arch, scheme_by_name(SPEC.quantization), detect()) for arch in (one, other)
+    )
+    assert tvm_ffi.structural_equal(first, second)
+
+
+def test_models_whose_positions_are_weights_share_no_library_with_longer_ones() -> None:
+    one = architecture(num_hidden_layers=1, learned_positions=True)
+    assert key_of(one) != key_of(replace(one, context_window_size=64))
+
+
+def key_of(arch: Architecture) -> str:
+    return cache_key(LibrarySpec(arch, SPEC.quantization, SPEC.level))
+
+
 @pytest.mark.parametrize("reason", REASONS)
 def test_what_cannot_be_cached_is_compiled_in_memory_and_said(reason: str, tmp_path: Path) -> None:
     folder, command, path = tmp_path, BROKEN, os.environ["PATH"]
@@ -156,7 +191,7 @@ def test_what_cannot_be_cached_is_compiled_in_memory_and_said(reason: str, tmp_p
     assert "llama" in open_library(found, threads=2).metadata
 
 
-@pytest.mark.parametrize("compiler", ["true", "false", "sh -c 'echo out of paper; exit 1'"])
+@pytest.mark.parametrize("compiler", ["true", "sh -c 'echo out of paper; exit 1'"])
 def test_a_compiler_that_makes_no_library_is_done_without(compiler: str, tmp_path: Path) -> None:
     found, log = ensure(tmp_path, CHILD, CC=compiler)
     assert found.path is None
@@ -202,11 +237,13 @@ def test_only_the_libraries_used_last_are_kept(
 ) -> None:
     monkeypatch.setattr(jit, "MAX_LIBRARIES", 3)
     for age, name in enumerate("abc"):
+        (tmp_path / f"{name}.lock").touch()
         (tmp_path / f"{name}.so").touch()
         os.utime(tmp_path / f"{name}.so", (1000 - age, 1000 - age))
     found, _ = ensure(tmp_path)
     assert found.path is not None
-    assert {path.stem for path in tmp_path.glob("*.so")} == {"a", "b", found.path.stem}
+    for kind in ("so", "lock"):
+        assert {path.stem for path in tmp_path.glob(f"*.{kind}")} == {"a", "b", found.path.stem}
     os.utime(found.path, (0, 0))
     ensure(tmp_path, BROKEN)  # a hit: now it is the one used last
     assert found.path.stat().st_mtime > 1000

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from mlc_llm.compiler.abi import MAX_ROWS, PAGE_SIZE, TILE_ROWS
 from mlc_llm.errors import BadModel
@@ -43,6 +44,7 @@ class Metadata(Struct, frozen=True):
     quantization: str
     level: str
     architecture: Architecture
+    """Without what `step` does not depend on, see `essential`."""
     params: tuple[TensorSpec, ...]
     max_rows: int
     page_size: int
@@ -57,12 +59,26 @@ def metadata_of(spec: LibrarySpec) -> Metadata:
         model_type=spec.architecture.model_type,
         quantization=spec.quantization,
         level=spec.level,
-        architecture=spec.architecture,
+        architecture=essential(spec.architecture),
         params=tensor_specs(spec.architecture, scheme),
         max_rows=MAX_ROWS,
         page_size=PAGE_SIZE,
         tile_rows=TILE_ROWS,
         versions={"tvm": version("apache-tvm"), "kernels": code_digest()},
+    )
+
+
+def essential(arch: Architecture) -> Architecture:
+    """The architecture without what `step` gets as an argument: the values of the rotary table.
+
+    So models that differ in their rotation or their context window alone share a library.
+    """
+    return replace(
+        arch,
+        rope_theta=0.0,
+        rope_scaling=None,
+        sliding_rope_theta=None if arch.sliding_rope_theta is None else 0.0,
+        context_window_size=arch.context_window_size if arch.learned_positions else 0,
     )
 
 

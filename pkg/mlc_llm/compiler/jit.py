@@ -111,9 +111,11 @@ def _note_use(path: Path) -> None:
 
 def _prune(folder: Path) -> None:
     """Forget the libraries not wanted for longest; who has one loaded keeps what is loaded."""
-    libraries = sorted(folder.glob("*.so"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in libraries[MAX_LIBRARIES:]:
-        path.unlink(missing_ok=True)
+    with suppress(OSError):  # another process prunes as well: there is nothing left to do
+        libraries = sorted(folder.glob("*.so"), key=lambda path: path.stat().st_mtime, reverse=True)
+        for path in libraries[MAX_LIBRARIES:]:
+            path.unlink()
+            path.with_suffix(".lock").unlink(missing_ok=True)
 
 
 def _in_memory(spec: LibrarySpec, progress: Progress, why: str) -> Compiled:
