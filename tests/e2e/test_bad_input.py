@@ -60,7 +60,7 @@ BAD_TEXT: list[tuple[dict[str, object], str]] = [
     ({"prompt": [5] * 5000}, "prompt"),
     ({"prompt": None}, "prompt"),
     ({"logprobs": 1000}, "logprobs"),
-    ({"best_of": 5}, "best_of"),
+    ({"best_of": 5, "n": 6}, "best_of"),
 ]
 
 

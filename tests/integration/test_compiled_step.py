@@ -149,7 +149,7 @@ def test_hidden_states_are_the_oracles(case: tuple[SmallModel, float]) -> None:
     close(logits, model, [b], tol)
     # with the identity for a head, the logits are what the head reads
     arch = model.arch
-    whole = replace(arch, tie_word_embeddings=False)
+    whole = replace(arch, tie_word_embeddings=False, logit_softcap=None)
     weights = {**model.oracle.weights, "lm_head.weight": np.eye(arch.hidden_size)}
     expected = Oracle(whole, weights).logits(a)[30:]
     np.testing.assert_allclose(model.runner.hidden(), expected, rtol=0, atol=tol)
