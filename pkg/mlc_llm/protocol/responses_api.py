@@ -184,9 +184,9 @@ class ResponseObject(Object, frozen=True):
     top_logprobs: int
     top_p: float
     truncation: Literal["disabled"]
-    usage: ResponseUsage | None
-    user: str | None
     metadata: dict[str, Any]
+    usage: ResponseUsage | None = None
+    user: str | None = None
 
 
 class DeletedResponse(Object, frozen=True):
