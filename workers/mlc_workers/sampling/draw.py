@@ -8,9 +8,11 @@ result does not depend on how ties happen to be sorted:
     min_p    those with at least min_p times the probability of the first
 
 What is left is sampled in order of ids by one uniform number, so a filter that removes little
-changes little. A whole vocabulary is never sorted: a bound on the logit is found first, and only
-what lies above it is looked at closely. The bound for top_p: tokens less likely than (1 - p) / V
-have less than 1 - p of the mass together, so what is above that bound holds p.
+changes little. A whole vocabulary is never sorted: a bound is found first, and only what lies above
+it is looked at closely. The bound for top_p comes from the tail, which is many tokens of little
+weight each, so that every 64th of them tells where the last 1 - p of the mass begin; a bound that
+turns out too high gives way to one that cannot be: tokens less likely than (1 - p) / V have less
+than 1 - p of the mass together.
 """
 
 from __future__ import annotations
@@ -22,12 +24,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlc_llm.protocol.generation import GenerationConfig
+from mlc_workers.sampling.groups import at_most_kth, total
 
 Row = NDArray[np.float32]
 _Ids = NDArray[np.int64]
 _Weights = NDArray[np.float64]
 
 _BLOCK = 256
+_STRIDE = 64
+_SPARE = 0.8
+"""Of the mass that top_p leaves out, how much the guessed bound leaves out at most."""
 _MARGIN = 0.01
 """The bound on a logit is lowered by this share of the temperature: it may be off by rounding."""
 
@@ -52,36 +58,51 @@ def keep(row: Row, config: GenerationConfig, scratch: Row) -> tuple[_Ids, _Weigh
     Some filter must be on.
     """
     largest = float(row.max())
-    values, total = _front(row, largest, config, scratch)
+    front, whole = _front(row, largest, config, scratch)
+    values = np.sort(row[front])[::-1]
     weights = _exact_weights(values, largest, config.temperature)
     count = len(values)
     if config.top_p < 1:
-        mass = config.top_p * (float(weights.sum()) if total is None else total)
+        mass = config.top_p * (float(weights.sum()) if whole is None else whole)
         count = min(count, int(np.searchsorted(np.cumsum(weights), mass)) + 1)
     if config.min_p > 0:
         count = min(count, int(np.count_nonzero(weights >= config.min_p)))
-    ids = _first(row, count, values[count - 1])
+    ids = front[_first(row[front], count, values[count - 1])]
     return ids, _exact_weights(row[ids], largest, config.temperature)
 
 
 def _front(
     row: Row, largest: float, config: GenerationConfig, scratch: Row
-) -> tuple[Row, float | None]:
-    """The largest logits, descending, at least those that are kept.
+) -> tuple[_Ids, float | None]:
+    """Ids, ascending, of the largest logits, at least those that are kept.
 
     Also the mass that top_p is a share of; None: that of these logits.
     """
-    total = None
     if 0 < config.top_k < len(row):
-        values = np.partition(row, len(row) - config.top_k)[len(row) - config.top_k :]
-    else:
-        share = config.min_p
-        if config.top_p < 1:
-            total = _weights(row, config.temperature, scratch)
-            share = max((1 - config.top_p) * total / len(row), share, 1e-30)
-        bound = config.temperature * (min(math.log(share), 0.0) - _MARGIN)
-        values = row[row >= largest + bound]
-    return np.sort(values)[::-1], total
+        front = np.flatnonzero(row >= at_most_kth(row, config.top_k))
+        least = np.partition(row[front], len(front) - config.top_k)[len(front) - config.top_k]
+        return front[_first(row[front], config.top_k, least)], None
+    if config.top_p == 1:
+        return _likely(row, largest, config.min_p, config.temperature), None
+    whole = _weights(row, config.temperature, scratch)
+    left_out = (1 - config.top_p) * whole
+    front = np.flatnonzero(scratch >= _guess(scratch, left_out))
+    if whole - float(scratch[front].sum(dtype=np.float64)) > left_out * (1 - _MARGIN):
+        share = max(left_out / len(row), config.min_p, 1e-30)
+        front = _likely(row, largest, share, config.temperature)
+    return front, whole
+
+
+def _guess(weights: Row, left_out: float) -> float:
+    """A weight such that the tokens below it hold a little less than `left_out`, most likely."""
+    tail = np.sort(weights[::_STRIDE])
+    sums = np.cumsum(tail, dtype=np.float64)
+    return float(tail[np.searchsorted(sums[:-1], _SPARE * left_out / _STRIDE)])
+
+
+def _likely(row: Row, largest: float, share: float, temperature: float) -> _Ids:
+    """The ids with at least `share` of the weight of the likeliest, and a few more."""
+    return np.flatnonzero(row >= largest + temperature * (min(math.log(share), 0.0) - _MARGIN))
 
 
 def _first(row: Row, count: int, least: np.float32) -> _Ids:
@@ -101,7 +122,7 @@ def _weights(row: Row, temperature: float, out: Row) -> float:
     np.subtract(row, row.max(), out=out)
     np.multiply(out, np.float32(1 / temperature), out=out)
     np.exp(out, out=out)
-    return float(out.sum())
+    return total(out)
 
 
 def _exact_weights(x: Row, largest: float, temperature: float) -> _Weights:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
+
+from mlc_workers.sampling.groups import at_most_kth, total
 
 Row = NDArray[np.float32]
 
 
 def top_ids(row: Row, k: int) -> NDArray[np.int64]:
     """The k largest, best first; of equal ones the lower id first. 1 <= k <= len(row)."""
-    least = np.partition(row, len(row) - k)[len(row) - k]
-    ids = np.flatnonzero(row >= least)
+    ids = np.flatnonzero(row >= at_most_kth(row, k))
     order = np.argsort(-row[ids], kind="stable")
     return ids[order[:k]]
 
@@ -21,7 +24,7 @@ def log_normalizer(row: Row, scratch: Row) -> float:
     largest = row.max()
     np.subtract(row, largest, out=scratch)
     np.exp(scratch, out=scratch)
-    return float(largest) + float(np.log(scratch.sum(dtype=np.float64)))
+    return float(largest) + math.log(total(scratch))
 
 
 def raw_logprobs(
