@@ -46,7 +46,7 @@ class Console:
 
     def stopping(self) -> None:
         """The first signal has come."""
-        self._say("Stopping; running answers have a few seconds. A second signal ends at once.")
+        self._say("Stopping; running answers have a few seconds. Ctrl-C ends at once.")
 
     def _say(self, line: str) -> None:
         if not self._silent:

@@ -154,7 +154,12 @@ class _Life:
         await self._engine.stop()
 
     def _signalled(self, number: int) -> None:
+        """The first one stops in order. Only Ctrl-C is taken as impatience: `timeout`, shells and
+        supervisors signal a process and its group, so that SIGTERM comes twice.
+        """
         if self._stop.is_set():
+            if number != signal.SIGINT:
+                return
             sys.stdout.flush()
             os._exit(128 + number)  # the engine sees its lifeline end and goes as well
         self._console.stopping()

@@ -42,9 +42,15 @@ path.write_bytes(b'library')
 seal(path)
 path.replace(job.path)
 """
-REASONS = ["no C compiler", "cannot link a library (cannot find crt1.o)", "cannot be written"]
+REASONS = [
+    "no C compiler",
+    "CC=nosuchcc -O2 names no program",
+    "cannot link a library (cannot find crt1.o)",
+    "cannot be written",
+]
 FAKE = (sys.executable, "-c", FAKE_CHILD)
 BROKEN = (sys.executable, "-c", "raise SystemExit('out of cheese')")
+IN_NO_TIME = "support.small_models:in_no_time"
 NO_LINKER = (sys.executable, "-c", "print('cannot find crt1.o'); raise SystemExit(3)")
 
 
@@ -174,28 +180,45 @@ def key_of(arch: Architecture) -> str:
 
 
 @pytest.mark.parametrize("reason", REASONS)
-def test_what_cannot_be_cached_is_compiled_in_memory_and_said(reason: str, tmp_path: Path) -> None:
-    folder, command, path = tmp_path, BROKEN, os.environ["PATH"]
+def test_what_cannot_be_cached_is_compiled_in_memory_and_said(
+    reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if reason != REASONS[0]:  # once is enough to see that the module can be run
+        monkeypatch.setattr(jit, "COMPILE_IN_MEMORY", IN_NO_TIME)
+    folder, command, environ = tmp_path, BROKEN, {}
     if reason == "no C compiler":
-        path = str(tmp_path)
+        environ = {"PATH": str(tmp_path)}
+    elif reason.startswith("CC="):
+        environ = {"CC": "nosuchcc -O2"}
     elif reason == "cannot link a library (cannot find crt1.o)":
         command = NO_LINKER
     else:
         (tmp_path / "file").touch()
         folder = tmp_path / "file" / "below"
-    found, log = ensure(folder, command, PATH=path)
+    found, log = ensure(folder, command, **environ)
     assert found.path is None
     assert "nothing was cached" in found.note
     assert reason in found.note
     assert log.messages[-1] == "compiled"
-    assert "llama" in open_library(found, threads=2).metadata
+    if reason == REASONS[0]:
+        assert "llama" in open_library(found, threads=2).metadata
 
 
-@pytest.mark.parametrize("compiler", ["true", "sh -c 'echo out of paper; exit 1'"])
-def test_a_compiler_that_makes_no_library_is_done_without(compiler: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("compiler", "why"),
+    [
+        ("true", "true made no library"),
+        ("sh -c 'echo out of paper; echo collect2: ld failed; exit 1'", "out of paper"),
+    ],
+)
+def test_a_compiler_that_makes_no_library_is_done_without(
+    compiler: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jit, "COMPILE_IN_MEMORY", IN_NO_TIME)
     found, log = ensure(tmp_path, CHILD, CC=compiler)
     assert found.path is None
     assert "cannot link a library" in found.note
+    assert found.note.endswith(f"{why})")
     assert log.messages[-1] == "compiled"
     assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
 

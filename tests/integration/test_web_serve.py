@@ -138,13 +138,31 @@ def test_a_signal_ends_what_is_running_with_an_error(folder: Path) -> None:
             lines = answer.iter_lines()
             assert next(lines).startswith(b"data: {")
             server.popen.send_signal(signal.SIGTERM)
+            server.popen.send_signal(signal.SIGTERM)
             last = [line for line in lines if line][-1]
         code, _, _ = server.end()
     assert json.loads(last[6:])["error"]["code"] == "engine_unavailable"
     assert code == 0
 
 
-def test_a_second_signal_ends_it_at_once(folder: Path) -> None:
+def test_a_signal_lets_a_running_answer_come_to_its_end(folder: Path) -> None:
+    with Process(folder) as server:
+        body = {"prompt": [5, 6], "stream": True, "ignore_eos": True, "max_tokens": 400}
+        with requests.post(
+            f"{server.url}/v1/completions", json=body, stream=True, timeout=SECONDS
+        ) as answer:
+            lines = answer.iter_lines()
+            events = [next(lines)]
+            for _ in range(3):  # `timeout` and supervisors may send it to us and to our group
+                server.popen.send_signal(signal.SIGTERM)
+            events += [line for line in lines if line]
+        code, _, _ = server.end()
+    assert events[-1] == b"data: [DONE]"
+    assert json.loads(events[-2][6:])["choices"][0]["finish_reason"] == "length"
+    assert code == 0
+
+
+def test_ctrl_c_while_it_stops_ends_it_at_once(folder: Path) -> None:
     with Process(folder) as server:
         engine = server.engine()
         body = {"prompt": [5, 6], "stream": True, "ignore_eos": True}
@@ -154,9 +172,9 @@ def test_a_second_signal_ends_it_at_once(folder: Path) -> None:
             next(answer.iter_lines())
             server.popen.send_signal(signal.SIGTERM)
             assert server.popen.stdout is not None
-            assert "second signal" in server.popen.stdout.readline()
-            server.popen.send_signal(signal.SIGTERM)
-            assert server.popen.wait(SECONDS) == 128 + signal.SIGTERM
+            assert "Ctrl-C ends at once" in server.popen.stdout.readline()
+            server.popen.send_signal(signal.SIGINT)
+            assert server.popen.wait(SECONDS) == 128 + signal.SIGINT
     engine.wait(SECONDS)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,12 @@ def architecture(**changed: Any) -> Architecture:
         "context_window_size": CONTEXT,
     }
     return Architecture(**{**sizes, **changed})
+
+
+def in_no_time(spec: LibrarySpec, progress: Callable[[str, float], None]) -> object:
+    """Stands in for `compile_in_memory` where nobody runs the model."""
+    progress("compiled", 1.0)
+    return spec
 
 
 @cache

@@ -65,8 +65,10 @@ def _linker(compiler: Sequence[str]) -> Callable[..., None]:
         command = [*compiler, "-shared", "-fPIC", "-o", output, *objects, *options]
         ran = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
         if ran.returncode:
-            words = ran.stdout.decode(errors="replace").strip()
-            raise RuntimeError(words or f"{compiler[0]} ended with {ran.returncode}")
+            lines = ran.stdout.decode(errors="replace").strip().splitlines()
+            # gcc's own last word says only that the linker failed; the linker has said why
+            words = [line for line in lines if not line.startswith("collect2:")]
+            raise RuntimeError("\n".join(words) or f"{compiler[0]} ended with {ran.returncode}")
         if not Path(output).is_file():
             raise RuntimeError(f"{compiler[0]} made no library")
 

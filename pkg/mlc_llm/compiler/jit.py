@@ -73,7 +73,13 @@ def ensure_library(
         )
     compiler = c_compiler(environ)
     if compiler is None:
-        return _in_memory(spec, progress, "no C compiler (cc, gcc, clang) is installed")
+        asked = environ.get("CC", "").strip()
+        why = (
+            f"CC={asked} names no program"
+            if asked
+            else "no C compiler (cc, gcc, clang) is installed"
+        )
+        return _in_memory(spec, progress, why)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(path.with_suffix(".lock"), progress):
