@@ -21,6 +21,7 @@ from mlc_llm.errors import MLCError
 from mlc_llm.protocol.responses_api import ResponseObject, StreamEvent
 from mlc_llm.serve.fold import Fold
 from mlc_llm.serve.respond import Asked
+from mlc_llm.serve.response_input import named_as_here
 from mlc_llm.serve.response_output import ResponseStream, ended, said
 from mlc_llm.serve.response_store import ResponseStore, Stored
 
@@ -39,7 +40,8 @@ def respond_to(served: Served, asked: Asked, store: ResponseStore) -> ASGIApp:
                 stream = served.engine.open(asked.prepared.submits)
                 try:
                     give = _stream if asked.prepared.stream else _whole
-                    response = await give(stream, asked, measured, send)
+                    with named_as_here():
+                        response = await give(stream, asked, measured, send)
                 finally:
                     stream.close()
                 _keep(store, asked, response)

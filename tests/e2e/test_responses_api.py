@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import openai
@@ -79,3 +80,26 @@ def test_errors_name_the_fields_of_this_api(packaged: Server) -> None:
         answer = requests.post(f"{packaged.base_url}/responses", json=body, timeout=30)
         assert answer.status_code == 400
         assert answer.json()["error"]["param"] == param
+
+
+def test_a_text_follows_its_format(client: openai.OpenAI) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"city": {"type": "string", "maxLength": 20}},
+        "required": ["city"],
+        "additionalProperties": False,
+    }
+    found = client.responses.create(
+        model=MODEL,
+        input=QUESTION,
+        temperature=0,
+        text={"format": {"type": "json_schema", "name": "answer", "schema": schema}},
+    )
+    assert set(json.loads(found.output_text)) == {"city"}
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.responses.create(
+            model=MODEL,
+            input=QUESTION,
+            text={"format": {"type": "json_schema", "name": "a", "schema": {"not": {}}}},
+        )
+    assert (caught.value.param or "").startswith("text.format")

@@ -35,6 +35,16 @@ class Schemas:
         """Fail the test unless `value` is what the schema `name` asks for."""
         assert self.problems(name, value) == []
 
+    def fields(self, name: str) -> set[str]:
+        """Every property of an object, those of what it is put together from included."""
+        return self._fields(self._schema(name))
+
+    def _fields(self, schema: dict[str, Any]) -> set[str]:
+        if "$ref" in schema:
+            return self.fields(schema["$ref"].split("/")[-1])
+        inner = [self._fields(part) for part in schema.get("allOf", ())]
+        return set(schema.get("properties", {})).union(*inner)
+
     def problems(self, name: str, value: object) -> list[str]:
         """What is wrong with `value`, one line each."""
         return list(self._problems(self._schema(name), value, name))

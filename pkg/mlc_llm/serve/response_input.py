@@ -20,6 +20,7 @@ TEXT_PARTS = ("input_text", "output_text", "text", "refusal")
 
 NAMES = {
     "max_completion_tokens": "max_output_tokens",
+    "response_format.json_schema": "text.format",
     "response_format": "text.format",
     "messages": "input",
 }
@@ -84,11 +85,12 @@ def named_as_here() -> Iterator[None]:
     try:
         yield
     except BadRequest as error:
-        field, dot, rest = (error.param or "").partition(".")
-        if field in NAMES:
-            error.param = NAMES[field] + dot + rest
-            error.message = error.message.replace(f"`{field}", f"`{NAMES[field]}")
-            error.args = (error.message,)
+        for theirs, ours in NAMES.items():
+            if f"{error.param}.".startswith(f"{theirs}."):
+                error.param = f"{ours}{(error.param or '').removeprefix(theirs)}"
+                error.message = error.message.replace(f"`{theirs}", f"`{ours}")
+                error.args = (error.message,)
+                break
         raise
 
 
