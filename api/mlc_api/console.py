@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from mlc_llm.errors import one_line
 from mlc_llm.protocol.messages import Progress, Ready
 
 PROGRESS_SECONDS = 1.0
@@ -29,19 +30,20 @@ class Console:
             return
         self._told, self._told_at = told, now
         share = f" {fraction:4.0%}" if fraction is not None else ""
-        self._say(f"{progress.stage:>8}{share}  {progress.message}")
+        self._say(f"{progress.stage:>8}{share}  {one_line(progress.message)}")
 
     def decisions(self, ready: Ready) -> None:
         """What the engine chose, and why."""
         for decision in ready.decisions:
-            self._say(f"{'decided':>8}  {decision}")
+            self._say(f"{'decided':>8}  {one_line(decision)}")
 
     def address(self, model: str, host: str, port: int, scheme: str = "http") -> None:
         """Where to send requests."""
         shown = f"[{host}]" if ":" in host else host
         url = f"{scheme}://{shown}:{port}"
         self._say(
-            f"Serving {model} on {url} (OpenAI's base_url is {url}/v1, endpoints: {url}/docs)"
+            f"Serving {one_line(model)} on {url} "
+            f"(OpenAI's base_url is {url}/v1, endpoints: {url}/docs)"
         )
 
     def stopping(self) -> None:

@@ -13,6 +13,7 @@ from typing import Literal, Self
 
 from msgspec.structs import replace
 
+from mlc_llm.errors import one_line
 from mlc_llm.models.resolve import resolve_model
 from mlc_llm.protocol.messages import Progress, Ready
 from mlc_llm.protocol.requests import ChatCompletionRequest, CompletionRequest
@@ -172,11 +173,11 @@ class _Report:
 
     def __call__(self, progress: Progress) -> None:
         """One line per stage and message; its fraction is for progress bars."""
-        line = f"[{progress.stage}] {progress.message}"
+        line = f"[{progress.stage}] {one_line(progress.message)}"
         if line != self._last:
             self._last = line
             print(line, file=sys.stderr, flush=True)
 
     def decisions(self, decisions: Sequence[str]) -> None:
         for decision in decisions:
-            print(f"[ready] {decision}", file=sys.stderr, flush=True)
+            print(f"[ready] {one_line(decision)}", file=sys.stderr, flush=True)

@@ -42,7 +42,7 @@ class PopenServer:
         )
         check(config)
         self.host, self.port = host, port
-        self.base_url = f"http://{host}:{port}"
+        self.base_url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         self.openai_v1_base_url = f"{self.base_url}/v1"
         self._command = [sys.executable, "-m", "mlc_llm", "serve", *arguments(config)]
         self._command += ["--device", str(device), "--host", host, "--port", str(port)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mlc_api.console import Console
-from mlc_llm.protocol.messages import Progress
+from mlc_llm.protocol.messages import Progress, Ready
 
 
 def test_a_quick_stage_says_one_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -27,3 +27,14 @@ def test_a_slow_stage_is_told_again_as_time_goes_by(capsys: pytest.CaptureFixtur
 def test_a_quiet_server_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     Console("warning").stopping()
     assert capsys.readouterr().out == ""
+
+
+def test_a_name_with_a_line_break_makes_no_second_line(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console("info")
+    console.progress(Progress("decide", "reading a\nb\x1b[31m", None))
+    console.decisions(Ready(1, 1, 1, 1, 1, 1, 1, ("library: a\nb",)))
+    console.address("a\nb", "::1", 80, "http")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == ["  decide  reading a\\nb\\x1b[31m", " decided  library: a\\nb"]
+    assert lines[2].startswith("Serving a\\nb on http://[::1]:80 ")
+    assert len(lines) == 3

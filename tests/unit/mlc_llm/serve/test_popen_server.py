@@ -39,4 +39,5 @@ def test_its_addresses_are_known_at_once() -> None:
     server = PopenServer("m", port=1234)
     assert server.base_url == "http://127.0.0.1:1234"
     assert server.openai_v1_base_url == "http://127.0.0.1:1234/v1"
+    assert PopenServer("m", host="::1", port=1234).base_url == "http://[::1]:1234"
     server.terminate()
