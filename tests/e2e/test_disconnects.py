@@ -13,11 +13,13 @@ import requests
 from support.server import Server
 
 
-def post(server: Server, body: dict[str, object]) -> socket.socket:
-    """Send a chat request on a raw socket and hand over the socket."""
+def post(
+    server: Server, body: dict[str, object], path: str = "/v1/chat/completions"
+) -> socket.socket:
+    """Send a request on a raw socket and hand over the socket."""
     data = json.dumps(body).encode()
     head = (
-        "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(data)}\r\n\r\n"
     )
     connection = socket.create_connection(("127.0.0.1", server.port), timeout=30)
@@ -44,6 +46,27 @@ def long_chat(**fields: object) -> dict[str, object]:
         "ignore_eos": True,
         **fields,
     }
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/responses", {"input": "Tell me a story. " * 60, "stream": True}),
+        ("/v1/responses", {"input": "Tell me a story. " * 60}),
+        ("/v1/embeddings", {"input": ["Tell me a story. " * 60] * 1000, "pooling": "mean"}),
+        ("/score", {"text_1": "Tell me", "text_2": ["a story. " * 60] * 1000}),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_leaving_any_endpoint_aborts(packaged: Server, path: str, body: dict[str, object]) -> None:
+    post(packaged, body, path).close()
+    wait_until_idle(packaged)
+    waiting = post(packaged, body, path)
+    for _ in range(50):
+        if packaged.stats()["vllm:num_requests_running"]:
+            break
+    waiting.close()
+    wait_until_idle(packaged)
 
 
 @pytest.mark.parametrize("streamed", [True, False])

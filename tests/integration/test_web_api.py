@@ -215,8 +215,10 @@ def test_a_key_is_asked_for(path: str) -> None:
 
 def test_what_is_open_needs_no_key() -> None:
     with WebServer(api_keys=("k",)) as web:
-        for path in ("/health", "/ready", "/metrics", "/docs", "/openapi.json"):
+        for path in ("/health", "/ready"):
             assert requests.get(web.url + path, timeout=10).status_code == 200
+        for path in ("/metrics", "/docs", "/openapi.json", "/version"):
+            check(requests.get(web.url + path, timeout=10), 401, "invalid_api_key")
         answer = post(web, "/v1/chat/completions", messages=MESSAGES)
         check(answer, 401, "invalid_api_key")
 

@@ -8,7 +8,6 @@ from litestar import Response, get
 from litestar.handlers import HTTPRouteHandler
 
 from mlc_api import openapi
-from mlc_api.auth import OPEN
 from mlc_api.sse import encode_object
 from mlc_api.state import Served
 
@@ -24,11 +23,11 @@ def docs_routes(served: Served) -> list[HTTPRouteHandler]:
             version=settings.version,
         )
 
-    @get("/openapi.json", opt=OPEN, sync_to_thread=False)
+    @get("/openapi.json", sync_to_thread=False)
     def openapi_json() -> Response[bytes]:
         return Response(encode_object(spec()), media_type="application/json")
 
-    @get("/docs", opt=OPEN, sync_to_thread=False)
+    @get("/docs", sync_to_thread=False)
     def docs() -> Response[str]:
         html = openapi.page(spec(), settings.model_id)
         return Response(html, media_type="text/html")

@@ -7,7 +7,6 @@ import asyncio
 from litestar import Response, get
 from litestar.handlers import HTTPRouteHandler
 
-from mlc_api.auth import OPEN
 from mlc_api.state import Served
 from mlc_llm.errors import EngineUnavailable
 from mlc_llm.metrics.prometheus import CONTENT_TYPE, render
@@ -20,7 +19,7 @@ def metrics_route(served: Served) -> HTTPRouteHandler:
     """The route; an engine that does not answer never keeps a scraper waiting."""
     measures = served.measures
 
-    @get("/metrics", opt=OPEN)
+    @get("/metrics")
     async def metrics() -> Response[str]:
         up = served.engine.problem is None
         measures.engine_up.set(to=float(up))
