@@ -8,6 +8,8 @@ import openai
 import pytest
 import requests
 
+from mlc_llm import MLCEngine
+from mlc_llm.errors import BadRequest
 from support.server import Server
 
 
@@ -88,3 +90,32 @@ def test_what_cannot_be_done_is_a_400_that_names_the_field(
     answer = requests.post(f"{packaged.base_url}/completions", json=body, timeout=60)
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == param
+
+
+def test_python_has_the_same_keywords() -> None:
+    with MLCEngine() as engine:
+        read = engine.completions.create(
+            prompt="The capital of", echo=True, logprobs=1, max_tokens=1, prompt_logprobs=2
+        ).choices[0]
+        assert read.logprobs is not None
+        assert read.logprobs.token_logprobs[0] is None
+        assert read.prompt_logprobs is not None
+        assert len(read.prompt_logprobs) == len(read.logprobs.tokens) - 1
+        whole = engine.completions.create(prompt="The capital of", temperature=0, max_tokens=8)
+        word = whole.choices[0].text.split()[0]
+        other = engine.completions.create(
+            prompt="The capital of", temperature=0, max_tokens=8, bad_words=[word]
+        )
+        assert word not in other.choices[0].text.split()
+        messages = [
+            {"role": "user", "content": "What is the capital of Norway?"},
+            {"role": "assistant", "content": "The capital of"},
+        ]
+        rest = engine.chat.completions.create(
+            messages=messages, continue_final_message=True, temperature=0, max_tokens=10
+        )
+        assert rest.choices[0].message.content
+        assert rest.choices[0].message.content.startswith(" ")
+        with pytest.raises(BadRequest) as caught:
+            engine.completions.create(prompt="x", suffix=".")
+        assert caught.value.param == "suffix"
