@@ -51,8 +51,9 @@ class GenerationConfig(Struct, frozen=True, array_like=True, gc=False):
     continues: bool = False
     """The answer goes on from the prompt's text: a space at its start, which some tokenizers drop
     from the start of a text, is kept. True for completions, false for a chat's reply."""
-    allowed_token_ids: tuple[int, ...] = ()
-    """Only these may be sampled; empty: all."""
+    allowed_token_ids: bytes = b""
+    """Only these may be sampled; empty: all. Little-endian int32: they may be most of a vocabulary,
+    and wait in the queue with their request."""
     bad_words: tuple[tuple[int, ...], ...] = ()
     """Sequences of tokens, none of them empty, that the answer never has in it."""
     keep_stop_str: bool = False

@@ -6,6 +6,7 @@ alone and as it stands after a space.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 
 from mlc_llm.errors import BadRequest
@@ -21,11 +22,14 @@ MAX_BAD_WORD_TOKENS = 1024
 Encode = Callable[[str], list[int]]
 
 
-def allowed_tokens(request: SamplingFields, ready: Ready) -> tuple[int, ...]:
-    """The only tokens that may be sampled; empty: all. Raises BadRequest."""
+def allowed_tokens(request: SamplingFields, ready: Ready) -> bytes:
+    """The only tokens that may be sampled, sorted, as little-endian int32; empty: all.
+
+    Raises BadRequest.
+    """
     asked = request.allowed_token_ids
     if asked is None:
-        return ()
+        return b""
     if not asked:
         reason = "`allowed_token_ids` must hold at least one token; leave it out to allow all."
         raise BadRequest(reason, param="allowed_token_ids")
@@ -36,7 +40,8 @@ def allowed_tokens(request: SamplingFields, ready: Ready) -> tuple[int, ...]:
             f"{ready.vocab_size - 1}.",
             param="allowed_token_ids",
         )
-    return tuple(sorted(set(asked)))
+    allowed = sorted(set(asked))
+    return struct.pack(f"<{len(allowed)}i", *allowed)
 
 
 def bad_words(request: SamplingFields, ready: Ready, encode: Encode) -> tuple[tuple[int, ...], ...]:

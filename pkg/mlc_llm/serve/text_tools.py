@@ -24,7 +24,14 @@ from mlc_llm.protocol.text_tools import (
     TokenizeResponse,
 )
 from mlc_llm.serve.answer import usage_of
-from mlc_llm.serve.prepare import MAX_PROMPTS, ServedModel, chat_ids, chat_pieces, check_fit
+from mlc_llm.serve.prepare import (
+    MAX_PROMPTS,
+    MAX_READINGS,
+    ServedModel,
+    chat_ids,
+    chat_pieces,
+    check_fit,
+)
 from mlc_llm.serve.prompt_logprobs import PromptReadings
 from mlc_llm.serve.validate import check_token
 from mlc_llm.tokenizers.tokenizer import check_text
@@ -118,7 +125,7 @@ async def prepare_score(
 ) -> Scoring:
     """Raises BadRequest, ModelNotFound or PromptTooLong."""
     model.check_name(request.model)
-    submits, starts = [], []
+    submits, starts, num_tokens = [], [], 0
     now = time.time()
     for index, (beginning, continuation) in enumerate(_pairs(request)):
         start, ids = await _joined(beginning, continuation, model, ready)
@@ -126,6 +133,10 @@ async def prepare_score(
         prompt = struct.pack(f"<{len(ids)}i", *ids)
         submits.append(Submit(f"{request_id}-{index}", prompt, generation, now))
         starts.append(start)
+        num_tokens += len(ids)
+        if num_tokens > MAX_READINGS:
+            reason = f"The texts have more than {MAX_READINGS} tokens; send fewer at a time."
+            raise BadRequest(reason, param="text_2")
     return Scoring(request_id, request.model or model.name, int(now), tuple(submits), tuple(starts))
 
 

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from mlc_llm.protocol.generation import GenerationConfig
 
 MAX_CHOICES = 128
@@ -35,7 +37,10 @@ def check_generation(config: GenerationConfig, vocab_size: int) -> str | None:
             return f"logit_bias of token {token_id} is {bias}; choose a value between -100 and 100"
     if any(token_id < 0 for token_id in config.stop_token_ids):
         return "stop_token_ids has a negative id; use the ids of the model's tokenizer"
-    named = [*config.allowed_token_ids, *(i for word in config.bad_words for i in word)]
+    if len(config.allowed_token_ids) % 4:
+        return "allowed_token_ids is cut in the middle of a token"
+    allowed = np.frombuffer(config.allowed_token_ids, "<i4").tolist()
+    named = [*allowed, *(token_id for word in config.bad_words for token_id in word)]
     if named and not 0 <= min(named) <= max(named) < vocab_size:
         return (
             "allowed_token_ids or bad_words names a token that does not exist; token ids lie "

@@ -18,13 +18,12 @@ Words = tuple[tuple[int, ...], ...]
 class Restrictions:
     """The restrictions of one choice, and as much of its last tokens as they look at."""
 
-    def __init__(self, config: GenerationConfig, vocab_size: int) -> None:
-        """`vocab_size`: columns of a row; the ids were checked to lie in it."""
-        self._allowed: NDArray[np.int64] = np.array(config.allowed_token_ids, np.int64)
+    def __init__(self, config: GenerationConfig) -> None:
+        """The ids were checked to be columns of a row."""
+        self._allowed: NDArray[np.int32] = np.frombuffer(config.allowed_token_ids, "<i4")
         self._words: Words = config.bad_words
         self._longest = max((len(word) for word in config.bad_words), default=1) - 1
         self._last: tuple[int, ...] = ()
-        self._empty: Row = np.full(vocab_size if len(self._allowed) else 0, -np.inf, np.float32)
 
     def observe(self, token_id: int) -> None:
         """This token was generated."""
@@ -37,7 +36,7 @@ class Restrictions:
         """
         row = adjusted.copy()
         if len(self._allowed):
-            row = self._empty.copy()
+            row = np.full_like(adjusted, -np.inf)
             row[self._allowed] = adjusted[self._allowed]
             if row.max() == -np.inf:
                 row[self._allowed] = raw[self._allowed]
@@ -57,8 +56,8 @@ class Restrictions:
         return not beginning or self._last[-len(beginning) :] == beginning
 
 
-def restrictions(config: GenerationConfig, vocab_size: int) -> Restrictions | None:
+def restrictions(config: GenerationConfig) -> Restrictions | None:
     """The restrictions of a new choice, None where there are none."""
     if not (config.allowed_token_ids or config.bad_words):
         return None
-    return Restrictions(config, vocab_size)
+    return Restrictions(config)

@@ -53,7 +53,7 @@ class ChoiceMemory:
         self.position = 0
         """Tokens generated so far."""
         self.adjustments = Adjustments(config, vocab_size)
-        self.restrictions = restrictions(config, vocab_size)
+        self.restrictions = restrictions(config)
 
     def observe(self, token_id: int) -> None:
         """This token was generated."""

@@ -149,6 +149,15 @@ def test_texts_that_cannot_be_scored_are_refused(
     assert caught.value.param == param
 
 
+def test_no_more_is_scored_than_is_held_in_memory(
+    model: ServedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_tools, "MAX_READINGS", 100)
+    scoring(model, "a", ["b"] * 16)
+    with pytest.raises(BadRequest, match="100 tokens"):
+        scoring(model, "a", ["b"] * 17)
+
+
 def test_a_score_is_the_sum_over_the_continuation(model: ServedModel) -> None:
     found = scoring(model, "a", ["!!", "!"])
     read = (

@@ -13,6 +13,11 @@ VOCAB = 8
 RISING = np.arange(VOCAB, dtype=np.float32)
 
 
+def ids(*tokens: int) -> bytes:
+    """Token ids as they travel."""
+    return np.array(tokens, "<i4").tobytes()
+
+
 def generated(config: GenerationConfig, num_tokens: int) -> list[int]:
     """The tokens of rows that are all alike, the highest id the likeliest."""
     sampler = NumpySampler(VOCAB)
@@ -26,8 +31,8 @@ def generated(config: GenerationConfig, num_tokens: int) -> list[int]:
 
 
 def test_only_allowed_tokens_are_sampled() -> None:
-    assert generated(GenerationConfig(temperature=0, allowed_token_ids=(1, 3)), 2) == [3, 3]
-    hot = GenerationConfig(temperature=2.0, seed=1, allowed_token_ids=(1, 3))
+    assert generated(GenerationConfig(temperature=0, allowed_token_ids=ids(1, 3)), 2) == [3, 3]
+    hot = GenerationConfig(temperature=2.0, seed=1, allowed_token_ids=ids(1, 3))
     assert set(generated(hot, 50)) == {1, 3}
 
 
@@ -38,17 +43,17 @@ def test_a_bad_word_is_broken_at_its_last_token() -> None:
 
 
 def test_some_token_is_always_left() -> None:
-    alone = GenerationConfig(temperature=0, allowed_token_ids=(2,), bad_words=((2,),))
+    alone = GenerationConfig(temperature=0, allowed_token_ids=ids(2), bad_words=((2,),))
     assert generated(alone, 2) == [2, 2]
     ends = GenerationConfig(
-        temperature=0, allowed_token_ids=(2,), min_tokens=5, stop_token_ids=(2,)
+        temperature=0, allowed_token_ids=ids(2), min_tokens=5, stop_token_ids=(2,)
     )
     assert generated(ends, 1) == [2]
 
 
 def test_end_tokens_are_held_back_among_the_allowed() -> None:
     config = GenerationConfig(
-        temperature=0, allowed_token_ids=(1, 2), min_tokens=1, stop_token_ids=(2,)
+        temperature=0, allowed_token_ids=ids(1, 2), min_tokens=1, stop_token_ids=(2,)
     )
     assert generated(config, 2) == [1, 2]
 
@@ -56,8 +61,9 @@ def test_end_tokens_are_held_back_among_the_allowed() -> None:
 @pytest.mark.parametrize(
     "config",
     [
-        GenerationConfig(allowed_token_ids=(VOCAB,)),
-        GenerationConfig(allowed_token_ids=(-1,)),
+        GenerationConfig(allowed_token_ids=ids(VOCAB)),
+        GenerationConfig(allowed_token_ids=ids(-1)),
+        GenerationConfig(allowed_token_ids=b"123"),
         GenerationConfig(bad_words=((1, VOCAB),)),
         GenerationConfig(bad_words=((),)),
         GenerationConfig(bad_words=((1,),) * 257),
