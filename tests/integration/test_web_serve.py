@@ -192,10 +192,25 @@ def test_a_killed_engine_fails_its_requests_and_is_replaced(server: Process) -> 
     assert health.status_code == 503
     assert "restarted" in health.json()["reason"]
     assert complete(server).json()["error"]["code"] == "engine_unavailable"
-    pause = threading.Event()
-    while requests.get(f"{server.url}/health", timeout=SECONDS).status_code == 503:
-        pause.wait(0.02)
+    wait_for_health(server, 200)
     assert complete(server).status_code == 200
+
+
+def test_a_suspended_engine_makes_it_unhealthy_until_it_goes_on(server: Process) -> None:
+    engine = server.engine()
+    engine.suspend()
+    wait_for_health(server, 503)
+    reason = requests.get(f"{server.url}/health", timeout=SECONDS).json()["reason"]
+    assert reason == "The engine has stopped answering."
+    engine.resume()
+    wait_for_health(server, 200)
+    assert complete(server).status_code == 200
+
+
+def wait_for_health(server: Process, status: int) -> None:
+    pause = threading.Event()
+    while requests.get(f"{server.url}/health", timeout=SECONDS).status_code != status:
+        pause.wait(0.02)
 
 
 def test_while_the_engine_loads_it_answers_503_and_can_be_stopped(folder: Path) -> None:
