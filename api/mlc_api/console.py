@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Callable
 
@@ -51,5 +53,12 @@ class Console:
         self._say("Stopping; running answers have a few seconds. Ctrl-C ends at once.")
 
     def _say(self, line: str) -> None:
-        if not self._silent:
+        if self._silent:
+            return
+        try:
             print(line, flush=True)
+        except OSError:  # whoever read it has gone, or the disk is full: serving goes on
+            self._silent = True
+            # what is still in the buffer must not spoil the exit
+            with open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), sys.stdout.fileno())

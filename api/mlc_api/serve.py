@@ -43,6 +43,7 @@ def main(argv: Sequence[str], engine_command: Sequence[str] | None = None) -> in
 
     `engine_command` stands in for the engine program, for tests.
     """
+    _open_standard_streams()
     arguments = parse(argv)
     logging.basicConfig(level=arguments.log_level.upper(), format="%(levelname)s: %(message)s")
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
@@ -62,6 +63,15 @@ def main(argv: Sequence[str], engine_command: Sequence[str] | None = None) -> in
         console = Console(arguments.log_level)
         engine = ServedEngine(spec, console.progress, engine_command)
         return uvloop.run(_Life(settings, folder, engine, listener, console).run())
+
+
+def _open_standard_streams() -> None:
+    """A server may be started without them; their numbers must not become those of our pipes."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
 
 
 def _settings(arguments: Arguments) -> WebSettings:
@@ -162,5 +172,5 @@ class _Life:
                 return
             sys.stdout.flush()
             os._exit(128 + number)  # the engine sees its lifeline end and goes as well
-        self._console.stopping()
         self._stop.set()
+        self._console.stopping()

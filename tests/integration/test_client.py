@@ -168,3 +168,15 @@ async def test_draining_finishes_what_runs(start: Start) -> None:
     reading = asyncio.create_task(text_of(stream))
     await client.close(drain=True)
     assert (await reading).split() == [str(n) for n in range(1000)]
+
+
+async def test_a_listener_to_progress_that_fails_costs_no_message(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(progress: object) -> None:
+        raise BrokenPipeError("nobody reads")
+
+    client = await EngineClient.start(SPEC, on_progress=fail, command=fake_engine())
+    assert await text_of(client.open([ask("r", (1, 2))])) == " 1 2"
+    await client.close()
+    assert "nobody reads" in caplog.text

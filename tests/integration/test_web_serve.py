@@ -53,12 +53,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Process:
     """A server process; reads its output to find its address."""
 
-    def __init__(self, folder: Path, *arguments: str, engine: str = "") -> None:
+    def __init__(
+        self, folder: Path, *arguments: str, engine: str = "", closed: bool = False
+    ) -> None:
+        """`closed`: without standard streams."""
         tests = str(Path(__file__).parents[1])
         env = environment()
         env["PYTHONPATH"] = os.pathsep.join((env["PYTHONPATH"], tests))
         self.popen = subprocess.Popen(
-            [sys.executable, "-c", LAUNCH, engine, str(folder), "--port", "0", *arguments],
+            [
+                *(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"] if closed else []),
+                *[sys.executable, "-c", LAUNCH, engine, str(folder), "--port", "0", *arguments],
+            ],
             env=env,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -127,6 +133,31 @@ def test_a_signal_ends_it_in_order(server: Process, number: signal.Signals) -> N
     code, _, errors = server.end()
     assert (code, errors) == (0, "")
     assert not engine.is_running()
+
+
+def test_it_can_be_stopped_when_nobody_reads_what_it_prints(server: Process) -> None:
+    assert server.popen.stdout is not None
+    server.popen.stdout.close()
+    server.popen.send_signal(signal.SIGTERM)
+    assert server.popen.wait(SECONDS) == 0
+    assert server.popen.stderr is not None
+    with server.popen.stderr as errors:
+        assert errors.read() == ""
+
+
+def test_it_serves_without_standard_streams(folder: Path) -> None:
+    port = free_port()
+    server = Process(folder, "--port", str(port), closed=True)
+    server.url = f"http://127.0.0.1:{port}"
+    try:
+        wait_for_any_answer(f"{server.url}/health")
+        wait_for_health(server, 200)
+        assert complete(server).status_code == 200
+        server.popen.send_signal(signal.SIGTERM)
+        assert server.popen.wait(SECONDS) == 0
+    finally:
+        server.popen.kill()
+        server.end()
 
 
 def test_a_signal_ends_what_is_running_with_an_error(folder: Path) -> None:

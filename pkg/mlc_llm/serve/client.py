@@ -231,8 +231,7 @@ class EngineClient:
                 if query is not None and not query.done():
                     query.set_result(body)
             case Progress():
-                if self._on_progress is not None:
-                    self._on_progress(message)
+                self._report(message)
             case Ready():
                 if self._starting is not None and not self._starting.done():
                     self._starting.set_result(message)
@@ -241,6 +240,14 @@ class EngineClient:
                     self._starting.set_exception(error_of(kind, text))
             case _:
                 assert_never(message)
+
+    def _report(self, progress: Progress) -> None:
+        """A listener that fails must not cost the messages that come after."""
+        if self._on_progress is not None:
+            try:
+                self._on_progress(progress)
+            except Exception as error:
+                _log.warning("Progress could not be reported: %s", error)
 
     def _lost(self) -> None:
         """The engine has gone: fail what was in flight at once, then see about a new one."""
