@@ -31,11 +31,13 @@ def response_routes(served: Served, tools: TextTools) -> list[HTTPRouteHandler]:
         return respond_to(served, asked, store)
 
     @get("/v1/responses/{response_id:str}", sync_to_thread=False)
-    def get_response(response_id: str) -> Response[bytes]:
-        return Response(encode_object(store.get(response_id).response), media_type=JSON)
+    def get_response(request: Request[Any, Any, Any]) -> Response[bytes]:
+        stored = store.get(request.path_params["response_id"])
+        return Response(encode_object(stored.response), media_type=JSON)
 
     @delete("/v1/responses/{response_id:str}", status_code=200, sync_to_thread=False)
-    def delete_response(response_id: str) -> Response[bytes]:
+    def delete_response(request: Request[Any, Any, Any]) -> Response[bytes]:
+        response_id = request.path_params["response_id"]
         store.delete(response_id)
         gone = DeletedResponse(id=response_id, object="response", deleted=True)
         return Response(encode_object(gone), media_type=JSON)
