@@ -116,7 +116,12 @@ class EngineLink:
         await asyncio.shield(self._ended)
 
     async def stop(self, drain: bool, patience_s: float) -> None:
-        """Ask for an orderly end; after `patience_s` seconds terminate, two seconds later kill."""
+        """Ask for an orderly end; after `patience_s` seconds terminate, two seconds later kill.
+
+        One that is suspended hears neither and is killed at once.
+        """
+        if self.suspended:
+            self.kill()
         self.send([Shutdown(drain=drain)])
         if not await self._reaped_within(patience_s):
             self._terminate()
