@@ -6,8 +6,9 @@ from msgspec import Struct
 
 from mlc_api.tls import TlsSettings
 
-MAX_BODY_BYTES = 32 << 20
-MAX_BODIES_BYTES = 256 << 20
+MAX_BODY_BYTES = 8 << 20
+"""Reading a body holds up all streams: this many bytes of the worst kind take about 50 ms."""
+MAX_BODIES_BYTES = 128 << 20
 
 
 class CorsSettings(Struct, frozen=True, kw_only=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from mlc_api.app import make_app
@@ -13,12 +14,15 @@ from mlc_api.text import TextSide
 from mlc_api.text_tools import TextTools
 from mlc_llm.serve.prepare import ServedModel
 
+MAX_DIGITS = 640
+"""Of an integer in a request; reading more takes time that grows with their square."""
 LAST_RESORT_SECONDS = 3
 """After the graceful time the engine's streams end; what runs this much later is cancelled."""
 
 
 def make_web(settings: WebSettings, folder: Path, engine: ServedEngine) -> Server:
     """The HTTP server over this model and engine, ready to `serve`. Raises `BadModel`."""
+    sys.set_int_max_str_digits(MAX_DIGITS)
     model = ServedModel.load(folder, settings.model_id)
     text = TextSide(model, engine, with_extra=settings.enable_debug)
     app = make_app(Served(settings, engine, text, TextTools(model, engine)))

@@ -177,7 +177,7 @@ def prompts_of(
     kind = type(prompt[0]) if prompt else None
     if kind is not int and len(prompt) > most:
         raise BadRequest(f"`{param}` must be at most {most} prompts.", param=param)
-    if kind is None or any(type(item) is not kind for item in prompt):
+    if kind is None or set(map(type, prompt)) != {kind}:
         reason = f"`{param}` must be a text, a list of texts, or one or several lists of token ids."
         raise BadRequest(reason, param=param)
     return [prompt] if kind is int else prompt  # type: ignore[list-item, return-value]

@@ -64,8 +64,9 @@ class Tokenizer:
         return self._tokenizer.encode_batch_fast([text], add_special_tokens=True)[0].ids
 
     async def encode_off_loop(self, text: str) -> list[int]:
-        """As `encode`; a long text does not hold up the event loop."""
+        """As `encode`; neither a long text nor many short ones hold up the event loop."""
         if len(text) < LONG_TEXT:
+            await asyncio.sleep(0)
             return self.encode(text)
         return await asyncio.to_thread(self.encode, text)
 

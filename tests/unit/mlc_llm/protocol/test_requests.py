@@ -144,8 +144,13 @@ def test_what_is_not_a_json_object_is_refused(body: bytes) -> None:
 
 @pytest.mark.parametrize(
     "prompt",
-    [b"1," * (1 << 20) + b"1", b"[1]," * (1 << 18) + b"[1]", b'{"a":1},' * (1 << 18) + b"1"],
-    ids=["numbers", "lists", "objects"],
+    [
+        b"1," * (1 << 20) + b"1",
+        b"[1]," * (1 << 18) + b"[1]",
+        b'{"a":1},' * (1 << 18) + b"1",
+        b"{" + b'"a":1,' * 210_000 + b'"a":1}',
+    ],
+    ids=["numbers", "lists", "objects", "names"],
 )
 def test_a_body_of_too_many_values_is_refused_before_it_is_read(
     prompt: bytes, monkeypatch: pytest.MonkeyPatch

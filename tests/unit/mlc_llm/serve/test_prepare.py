@@ -206,6 +206,25 @@ def test_a_long_text_is_tokenized_as_a_short_one_is(
     assert asyncio.run(model.tokenizer.encode_off_loop(text)) == short
 
 
+def test_other_tasks_run_while_many_short_texts_are_tokenized(model: ServedModel) -> None:
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def prepare() -> None:
+        other = asyncio.create_task(count())
+        request = from_arguments(CompletionRequest, {"prompt": ["Hello"] * 500})
+        await prepare_completion(request, model, READY, "cmpl-1")
+        other.cancel()
+
+    asyncio.run(prepare())
+    assert turns >= 500
+
+
 def test_a_real_base_model_begins_stories_with_its_bos() -> None:
     model = ServedModel.load(shared_path("data/models/stories260K-hf"), "stories260K")
     ready = Ready(PROTOCOL_VERSION, 1, 512, 4, 4096, 512, 128)
