@@ -191,3 +191,15 @@ def test_hidden_states_that_are_not_numbers_fail_their_request_alone() -> None:
     assert [failed.kind for failed in end.failed("a")] == ["EngineFault"]
     assert len(end.finished("b")) == 1
     bench.assert_all_free()
+
+
+def test_nothing_of_a_prompt_is_lost_while_the_client_does_not_read() -> None:
+    bench = EngineBench(prefill_chunk_size=16)
+    (end,) = bench.ends
+    end.submit("a", LONG, prompt_logprobs=1, max_tokens=3)
+    end.is_full = True
+    bench.turn(4)
+    end.is_full = False
+    bench.finish()
+    check(end, "a", LONG)
+    bench.assert_all_free()

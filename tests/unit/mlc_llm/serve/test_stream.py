@@ -14,6 +14,7 @@ from mlc_llm.protocol.messages import (
     Failed,
     Finished,
     FinishReason,
+    PromptToken,
     StepOutput,
     TokenLogprob,
 )
@@ -172,3 +173,11 @@ def test_merged_deltas_say_the_same_with_one_entry_per_choice(parts: list[Delta]
         assert whole.logprobs == tuple(entry for d in mine for entry in d.logprobs)
         reasons = [d.finish_reason for d in mine if d.finish_reason is not None]
         assert whole.finish_reason == (reasons[-1] if reasons else None)
+
+
+def test_merged_deltas_tell_of_the_whole_prompt() -> None:
+    tokens = [PromptToken(i, b"t", -1.0, 1) for i in range(3)]
+    parts = [Delta("a", 0, "", 0, prompt=(token,)) for token in tokens]
+    (merged,) = merge([*parts, said("a")])
+    assert merged.prompt == tuple(tokens)
+    assert merged.text == "x"
