@@ -26,6 +26,7 @@ from tvm.script import tirx as T
 from mlc_llm.compiler.abi import PAGE_SIZE, TILE_ROWS, round_up
 from mlc_llm.kernels.cpu.attention import attention
 from mlc_llm.kernels.cpu.level import Level, detect
+from mlc_llm.kernels.cpu.lowering import compile_module
 from mlc_llm.kernels.cpu.target import target
 from mlc_llm.weights.memory import huge_empty
 
@@ -69,7 +70,7 @@ class Work(NamedTuple):
 
 def compiled(function: Any, level: Level) -> Any:
     module = tvm.IRModule({"kernel": function.with_attr("global_symbol", "kernel")})
-    return tvm.compile(module, target=target(level))["kernel"]
+    return compile_module(module, level)["kernel"]
 
 
 def tensor(shape: tuple[int, ...], dtype: str) -> NDArray[Any]:

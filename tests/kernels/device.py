@@ -10,7 +10,7 @@ import tvm
 from numpy.typing import NDArray
 
 from mlc_llm.kernels.cpu.level import REQUIRED_FLAGS, Level, cpu_flags
-from mlc_llm.kernels.cpu.target import target
+from mlc_llm.kernels.cpu.lowering import compile_module
 
 Array = NDArray[Any]
 
@@ -31,7 +31,7 @@ class Kernel:
 
     def __init__(self, level: Level, function: tvm.tirx.PrimFunc) -> None:
         module = tvm.IRModule({"kernel": function.with_attr("global_symbol", "kernel")})
-        self._run = tvm.compile(module, target=target(level))["kernel"]
+        self._run = compile_module(module, level)["kernel"]
 
     def __call__(self, *inputs: Array, outputs: list[Array]) -> list[Array]:
         """Run on `inputs` and on copies of `outputs`, which come back."""

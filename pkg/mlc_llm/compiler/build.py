@@ -14,7 +14,7 @@ from tvm import relax
 
 from mlc_llm.compiler.artifact import METADATA, LibrarySpec, metadata_of, seal
 from mlc_llm.kernels.cpu.level import Level
-from mlc_llm.kernels.cpu.target import target
+from mlc_llm.kernels.cpu.lowering import compile_module
 from mlc_llm.models.decoder import build_step
 from mlc_llm.quantization.scheme import scheme_by_name
 
@@ -33,7 +33,7 @@ def compile_model(spec: LibrarySpec, progress: Progress) -> tvm.runtime.Executab
     module = build_step(spec.architecture, scheme_by_name(spec.quantization), level)
     _add_metadata(module, spec)
     progress("compiling kernels", 0.15)
-    return tvm.compile(module, target=target(level))
+    return compile_module(module, level)
 
 
 def compile_to_file(
