@@ -25,9 +25,12 @@ from tvm.script import tirx as T
 
 from mlc_llm.compiler.abi import PAGE_SIZE, TILE_ROWS, round_up
 from mlc_llm.kernels.cpu.attention import attention
+from mlc_llm.kernels.cpu.kv_format import KvFormat
 from mlc_llm.kernels.cpu.level import Level, detect
 from mlc_llm.kernels.cpu.lowering import compile_module
 from mlc_llm.kernels.cpu.target import target
+from mlc_llm.kernels.reference_attention import narrow
+from mlc_llm.quantization.scheme import KvDtype, kv_storage
 from mlc_llm.weights.memory import huge_empty
 
 SHAPES = ["32,8,64", "16,8,128", "12,12,64"]
@@ -44,7 +47,7 @@ class Shape(NamedTuple):
     heads: int
     kv_heads: int
     head_dim: int
-    kv_dtype: str
+    kv_dtype: KvDtype
 
     def __str__(self) -> str:
         return f"({self.heads}, {self.kv_heads}, {self.head_dim}) {self.kv_dtype}"
@@ -80,15 +83,20 @@ def tensor(shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
     return found
 
 
+def as_stored(values: NDArray[np.float32], dtype: str) -> NDArray[Any]:
+    """Floats, or the bits of bfloat16."""
+    return narrow(values) if dtype == "uint16" else values.astype(dtype)
+
+
 def calls(kernel: Any, shape: Shape, work: Work) -> Iterator[Call]:
     """Calls of the kernel, each on the next layer of a pool, without end."""
     padded, rng = round_up(shape.head_dim, 16), np.random.default_rng(0)
     pages, n = work.batch * work.pages, work.batch * work.rows
     page = (shape.kv_heads, 2, PAGE_SIZE * padded)
-    layer_bytes = pages * math.prod(page) * np.dtype(shape.kv_dtype).itemsize
+    layer_bytes = pages * math.prod(page) * np.dtype(kv_storage(shape.kv_dtype)).itemsize
     layers = max(2, -(-COLD_BYTES // layer_bytes))
-    pool = tensor((layers, pages, *page), shape.kv_dtype)
-    pool[...] = rng.standard_normal(page).astype(shape.kv_dtype)
+    pool = tensor((layers, pages, *page), kv_storage(shape.kv_dtype))
+    pool[...] = as_stored(rng.standard_normal(page, np.float32), kv_storage(shape.kv_dtype))
     table = tensor((work.batch, work.pages), "int32")
     table[...] = rng.permutation(pages).reshape(table.shape)
     starts = range(0, work.rows, TILE_ROWS)
@@ -101,8 +109,10 @@ def calls(kernel: Any, shape: Shape, work: Work) -> Iterator[Call]:
     ]
     positions = tensor((n,), "int32")
     positions[:] = np.tile(np.arange(work.rows) + work.context, work.batch)
-    q = tensor((n, shape.heads, padded), "float32")
-    q[...] = rng.standard_normal(q.shape) / math.sqrt(shape.head_dim)
+    factors = KvFormat(detect(), shape.kv_dtype).factor_dtype
+    q = tensor((n, shape.heads, padded), factors)
+    values = rng.standard_normal(q.shape, np.float32) / np.float32(math.sqrt(shape.head_dim))
+    q[...] = as_stored(values, factors)
     out = tensor((n, shape.heads * shape.head_dim), "float32")
     before = [tvm.runtime.from_dlpack(a) for a in (q, pool, table, tiles, positions)]
     after = tvm.runtime.from_dlpack(out)
@@ -179,7 +189,7 @@ def duel(ceiling: Call, work: Iterator[Call], seconds: float) -> tuple[float, fl
 def decode(kernel: Any, shape: Shape, work: Work, read: Call, seconds: float) -> None:
     """Measure and print one line of decode."""
     limit, spent = duel(read, calls(kernel, shape, work), seconds)
-    width = np.dtype(shape.kv_dtype).itemsize
+    width = np.dtype(kv_storage(shape.kv_dtype)).itemsize
     kv = work.batch * (work.context + 1) * 2 * shape.kv_heads * shape.head_dim * width
     ceiling, rate = READ_BYTES / limit / 1e9, kv / spent / 1e9
     print(
@@ -206,7 +216,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="paged attention against the hardware")
     parser.add_argument("what", nargs="*", default=["decode", "prefill"])
     parser.add_argument("--shapes", nargs="*", default=SHAPES)
-    parser.add_argument("--kv", nargs="*", default=["float16", "float32"])
+    parser.add_argument("--kv", nargs="*", default=["bfloat16", "float16"])
     parser.add_argument("--contexts", nargs="*", type=int, default=[512, 2048, 4096])
     parser.add_argument("--batches", nargs="*", type=int, default=[1, 4, 16])
     parser.add_argument("--seconds", type=float, default=0.3)

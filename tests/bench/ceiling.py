@@ -20,7 +20,7 @@ os.environ.setdefault("TVM_BIND_THREADS", "0")
 import tvm
 from tvm.script import tirx as T
 
-from mlc_llm.kernels.cpu.level import Level, detect
+from mlc_llm.kernels.cpu.level import TRAITS, detect
 from mlc_llm.kernels.cpu.target import target
 from mlc_llm.weights.memory import huge_empty
 
@@ -107,7 +107,7 @@ def main() -> None:
         "read_gb_s": best_rate(lambda: read(source, out), READ_BYTES / 1e9, seconds),
         "int8_gmac_s": None,
     }
-    if level is Level.AVX512_VNNI:
+    if TRAITS[level].lanes == 16:
         vnni = tvm.compile(vnni_kernel(), target=target(level))["vnni"]
         x = tvm.runtime.empty((64,), "int32")
         y = tvm.runtime.empty((THREADS * 192,), "int32")

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from mlc_llm.compiler.abi import PAGE_SIZE
 from mlc_llm.compiler.artifact import LibrarySpec
 from mlc_llm.compiler.jit import ensure_library
-from mlc_llm.kernels.cpu.level import Level, detect
+from mlc_llm.kernels.cpu.level import TRAITS, detect
 from mlc_llm.kernels.cpu.target import target
 from mlc_llm.models.architecture import Architecture
 from mlc_llm.models.folder import open_folder
@@ -90,7 +90,7 @@ class Model:
         table = huge_empty((ROWS, per_row), np.int32).view(np.int32)
         table[:] = np.random.default_rng(1).permutation(table.size).reshape(table.shape)
         pool = new_pool(arch, scheme, ROWS * per_row)
-        pool[...] = 0.01
+        pool[...] = 0x3C24 if pool.dtype == np.uint16 else 0.01  # bfloat16 travels as its bits
         rope = huge_empty((CONTEXT, arch.head_dim), np.float32).view(np.float32)
         rope[:] = rope_table(arch, CONTEXT)
         weights = [random_tensor(s.shape, s.dtype) for s in tensor_specs(arch, scheme)]
@@ -128,7 +128,7 @@ class Ceilings(NamedTuple):
 
 def int8_peak() -> Callable[[], float] | None:
     """A call that multiplies bytes in registers and returns multiply-adds per second."""
-    if detect() is not Level.AVX512_VNNI:
+    if TRAITS[detect()].lanes < 16:
         return None
     vnni = tvm.compile(vnni_kernel(PEAK_ROUNDS), target=target(detect()))["vnni"]
     x = tvm.runtime.empty((64,), "int32")

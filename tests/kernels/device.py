@@ -49,7 +49,9 @@ class Kernel:
 
 def filled(*shape: int, dtype: str = "float32") -> Array:
     """An output whose unwritten elements show: NaN, or a strange number."""
-    return np.full(shape, np.nan if dtype.startswith("float") else 0x5A5A5A5A, dtype)
+    if dtype.startswith("float"):
+        return np.full(shape, np.nan, dtype)
+    return np.full(shape, 0x5A5A if dtype == "uint16" else 0x5A5A5A5A, dtype)
 
 
 def quantized_outputs(n: int, width: int) -> list[Array]:

@@ -13,8 +13,10 @@ from kernels.device import LEVELS, Array, Kernel, filled
 from mlc_llm.compiler.abi import PAGE_SIZE, TILE_ROWS, round_up
 from mlc_llm.kernels import reference_attention as reference
 from mlc_llm.kernels.cpu.attention import CHUNK_PAGES, attention
+from mlc_llm.kernels.cpu.kv_format import KvFormat
 from mlc_llm.kernels.cpu.level import Level
 from mlc_llm.kernels.cpu.rope import LOG2_E, rope_append
+from mlc_llm.quantization.scheme import KvDtype
 
 LAYERS, LAYER = 2, 1
 WIDTH = 40
@@ -26,7 +28,12 @@ class Heads(NamedTuple):
     heads: int
     kv_heads: int
     head_dim: int
-    kv_dtype: str
+    kv_dtype: KvDtype
+
+    @property
+    def tolerance(self) -> float:
+        """Of a result, in which weights may be rounded as K and V are."""
+        return 1e-2 if self.kv_dtype == "bfloat16" else 5e-6
 
 
 MODELS = [
@@ -34,6 +41,8 @@ MODELS = [
     Heads(6, 2, 80, "float32"),
     Heads(3, 3, 64, "float16"),
     Heads(20, 1, 16, "float16"),
+    Heads(8, 2, 64, "bfloat16"),
+    Heads(3, 3, 40, "bfloat16"),
 ]
 
 
@@ -70,15 +79,23 @@ def batch(spans: tuple[tuple[int, int], ...] = SPANS) -> Batch:
 
 
 def pool_of(model: Heads, pages: int, fill: float | None = None) -> Array:
+    """A pool as kernels store it."""
     padded = round_up(model.head_dim, 16)
     shape = (LAYERS, pages, model.kv_heads, 2, PAGE_SIZE * padded)
     if fill is not None:
-        return np.full(shape, fill, model.kv_dtype)
+        return reference.pack_pool(np.full(shape, fill, np.float32), model.kv_dtype)
     values = np.random.default_rng(2).standard_normal(shape, np.float32)
     keys = values[:, :, :, 0].reshape(LAYERS, pages, model.kv_heads, padded, PAGE_SIZE)
     keys[:, :, :, model.head_dim :] = 0
     values[:, :, :, 0] = keys.reshape(LAYERS, pages, model.kv_heads, -1)
-    return values.astype(model.kv_dtype)
+    return reference.pack_pool(values, model.kv_dtype)
+
+
+def as_factors(level: Level, model: Heads, q: Array) -> Array:
+    """Queries as `rope_append` hands them on."""
+    if KvFormat(level, model.kv_dtype).dots:
+        return (q.view(np.uint32) >> 16).astype(np.uint16)
+    return q
 
 
 def queries(model: Heads, rows: int) -> Array:
@@ -96,6 +113,7 @@ def attention_kernel(level: Level, model: Heads) -> Kernel:
 def attend(level: Level, model: Heads, q: Array, pool: Array, b: Batch, tiles: Array) -> Array:
     out = filled(len(b.positions), model.heads * model.head_dim)
     kernel = attention_kernel(level, model)
+    q = as_factors(level, model, q)
     return kernel.run(q, pool, b.table, tiles, b.positions, LAYER, out)[-1]
 
 
@@ -108,17 +126,22 @@ def test_new_tokens_are_rotated_and_written_to_their_pages_only(level: Level, mo
     rope = rng.standard_normal((600, model.head_dim)).astype(np.float32)
     qkv = qkv.astype(np.float32)
     before = pool_of(model, b.table.size + 1, fill=7.0)
-    expected = before.copy()
+    expected = reference.unpack_pool(before, model.kv_dtype)
     expected_q = reference.rope_append(
         qkv, rope, b.positions, b.slots, expected, LAYER,
         heads=model.heads, kv_heads=model.kv_heads,
     )  # fmt: skip
     kernel = Kernel(level, rope_append(level, *model))
     inputs = (qkv, rope, b.positions, b.slots)
-    *_, pool, _, q = kernel.run(*inputs, before, LAYER, filled(*expected_q.shape))
-    step = 1e-6 if model.kv_dtype == "float32" else 2e-3
-    np.testing.assert_allclose(q, expected_q, atol=2e-6)
-    np.testing.assert_allclose(pool.astype("f8"), expected.astype("f8"), rtol=step, atol=step)
+    fmt = KvFormat(level, model.kv_dtype)
+    *_, pool, _, q = kernel.run(
+        *inputs, before, LAYER, filled(*expected_q.shape, dtype=fmt.factor_dtype)
+    )
+    step = {"float32": 1e-6, "float16": 2e-3, "bfloat16": 2**-8}[model.kv_dtype]
+    rounded = step if fmt.dots else 0.0
+    np.testing.assert_allclose(reference.widen(q), expected_q, atol=2e-6, rtol=rounded)
+    found = reference.unpack_pool(pool, model.kv_dtype)
+    np.testing.assert_allclose(found, expected, rtol=step, atol=min(step, 2e-3))
     np.testing.assert_array_equal(pool[0], before[0])
 
 
@@ -128,9 +151,10 @@ def test_attention_is_softmax_over_the_pages_of_the_sequence(level: Level, model
     b = batch()
     q, pool, tiles = queries(model, len(b.seqs)), pool_of(model, b.table.size + 1), b.tiles(8)
     out = attend(level, model, q, pool, b, tiles)
-    args = (q, pool, b.table, tiles, b.positions, LAYER)
-    expected = reference.attention(*args, head_dim=model.head_dim)
-    np.testing.assert_allclose(out, expected, atol=5e-6)
+    q = reference.widen(as_factors(level, model, q))
+    args = (reference.unpack_pool(pool, model.kv_dtype), b.table, tiles, b.positions, LAYER)
+    expected = reference.attention(q, *args, head_dim=model.head_dim)
+    np.testing.assert_allclose(out, expected, atol=model.tolerance)
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -145,8 +169,8 @@ def test_a_row_is_bitwise_the_same_in_every_tile_and_part(level: Level, model: H
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_slots_that_no_token_owns_are_never_used(level: Level) -> None:
-    model = MODELS[0]
+@pytest.mark.parametrize("model", [MODELS[0], MODELS[4]], ids=str)
+def test_slots_that_no_token_owns_are_never_used(level: Level, model: Heads) -> None:
     b = batch()
     q, pool = queries(model, len(b.seqs)), pool_of(model, b.table.size + 1)
     clean = attend(level, model, q, pool, b, b.tiles(TILE_ROWS))
@@ -154,9 +178,11 @@ def test_slots_that_no_token_owns_are_never_used(level: Level) -> None:
     for seq, (start, length) in enumerate(SPANS):
         held = np.arange(start + length)
         owned[b.table[seq, held // PAGE_SIZE], held % PAGE_SIZE] = True
+    pool = reference.unpack_pool(pool, model.kv_dtype)
     for page, slot in zip(*np.nonzero(~owned), strict=True):
         pool[LAYER, page, :, 0].reshape(model.kv_heads, -1, PAGE_SIZE)[:, :, slot] = np.nan
         pool[LAYER, page, :, 1].reshape(model.kv_heads, PAGE_SIZE, -1)[:, slot] = np.nan
+    pool = reference.pack_pool(pool, model.kv_dtype)
     np.testing.assert_array_equal(clean, attend(level, model, q, pool, b, b.tiles(TILE_ROWS)))
 
 

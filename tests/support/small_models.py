@@ -98,7 +98,7 @@ class CompiledModel:
         order = np.random.default_rng(seed).permutation(num_pages)
         self.table[:] = order.reshape(NUM_ROWS, PAGES_PER_ROW)
         self.pool = new_pool(arch, scheme_by_name(quantization), num_pages)
-        self.pool[...] = np.nan
+        self.pool[...] = 0x7FC0 if self.pool.dtype == np.uint16 else np.nan  # NaN everywhere
         rope = huge_empty((CONTEXT, arch.rope_width), np.float32).view(np.float32)
         rope[:] = rope_table(arch, CONTEXT)
         norm = FinalNorm(arch, scheme_by_name(quantization), packed)

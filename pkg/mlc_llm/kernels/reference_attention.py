@@ -1,6 +1,7 @@
 """NumPy twins of `kernels/cpu/rope.py` and `kernels/cpu/attention.py`: what they must compute.
 
-Same arguments, same layouts (see `compiler.abi`), float64 inside, no blocking.
+Same arguments, float64 inside, no blocking. Their pool is of floats, K [D][16 tokens] and V
+[16 tokens][D]; `pack_pool` and `unpack_pool` lead to and from what the kernels store.
 """
 
 from __future__ import annotations
@@ -11,8 +12,47 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlc_llm.compiler.abi import PAGE_SIZE, round_up
+from mlc_llm.quantization.scheme import KvDtype
 
 Array = NDArray[Any]
+
+
+def widen(stored: Array) -> Array:
+    """Elements of a pool, or queries, as floats: the bits of bfloat16 travel as uint16."""
+    if stored.dtype != np.uint16:
+        return stored
+    return (stored.astype(np.uint32) << 16).view(np.float32)
+
+
+def narrow(values: Array) -> Array:
+    """The bits of the nearest bfloat16, ties to even."""
+    bits = values.view(np.uint32)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
+
+
+def pack_pool(pool: Array, kv_dtype: KvDtype) -> Array:
+    """A pool of float32 as the kernels store it."""
+    if kv_dtype != "bfloat16":
+        return pool.astype(kv_dtype)
+    return _in_pairs(narrow(pool.astype(np.float32)), back=False)
+
+
+def unpack_pool(pool: Array, kv_dtype: KvDtype) -> Array:
+    """A pool of the kernels as float32."""
+    if kv_dtype != "bfloat16":
+        return pool.astype(np.float32)
+    return widen(_in_pairs(pool, back=True))
+
+
+def _in_pairs(pool: Array, *, back: bool) -> Array:
+    """[..., a, 2, b] to [..., a, b, 2], or back; b is 16 in K and D in V."""
+    out = np.empty_like(pool)
+    width = pool.shape[-1] // PAGE_SIZE
+    for which, size in ((0, PAGE_SIZE), (1, width)):
+        shape = (size, 2) if back else (2, size)
+        pairs = pool[..., which, :].reshape(*pool.shape[:-2], -1, *shape)
+        out[..., which, :] = pairs.swapaxes(-1, -2).reshape(*pool.shape[:-2], -1)
+    return out
 
 
 def rope_append(

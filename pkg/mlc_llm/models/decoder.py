@@ -21,6 +21,7 @@ from tvm.tirx import PrimFunc
 from mlc_llm.compiler.abi import MAX_ROWS, PAGE_SIZE, STEP, TILE_ROWS, round_up
 from mlc_llm.kernels.cpu.attention import attention
 from mlc_llm.kernels.cpu.embed import embed, take_rows
+from mlc_llm.kernels.cpu.kv_format import KvFormat
 from mlc_llm.kernels.cpu.layer_norm import layer_norm, layer_norm_quantize
 from mlc_llm.kernels.cpu.level import Level
 from mlc_llm.kernels.cpu.linear_float import linear_float
@@ -31,7 +32,7 @@ from mlc_llm.kernels.cpu.quantize import quantize
 from mlc_llm.kernels.cpu.rope import Rotation, rope_append
 from mlc_llm.models.architecture import Architecture
 from mlc_llm.models.parameters import ROW_BLOCK, ParameterSpec, parameters
-from mlc_llm.quantization.scheme import GROUP_SIZE, Scheme
+from mlc_llm.quantization.scheme import GROUP_SIZE, Scheme, kv_storage
 
 
 class Inputs(NamedTuple):
@@ -127,7 +128,7 @@ class _Builder:
             tensor("last", (b,)),
             tensor("taken", (self.e,)),
             tensor("rope", (size("reach"), arch.rope_width), "float32"),
-            tensor("pool", pool, self.scheme.kv_dtype),
+            tensor("pool", pool, kv_storage(self.scheme.kv_dtype)),
             tensor("logits", (b, round_up(arch.vocab_size, ROW_BLOCK)), "float32"),
             tensor("hidden", (self.e, arch.hidden_size), "float32"),
         )
@@ -310,7 +311,8 @@ class _Builder:
         append = self._kernel(f"rope_append_{rotation.first}", rope_append, *sizes, rotation)
         args = [qkv, inputs.rope, inputs.positions, inputs.slots, *tensors, inputs.pool, index]
         padded = round_up(arch.head_dim, PAGE_SIZE)
-        queries = relax.TensorType((self.n, arch.num_attention_heads, padded), "float32")
+        dtype = KvFormat(self.level, self.scheme.kv_dtype).factor_dtype
+        queries = relax.TensorType((self.n, arch.num_attention_heads, padded), dtype)
         q = self._call(append, args, queries)
         window = arch.sliding_window if slides else None
         limits = (window, arch.attention_softcap)

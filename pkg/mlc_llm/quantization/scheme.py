@@ -12,12 +12,16 @@ WeightFormat = Literal["f32", "f16", "q4"]
 """How a kernel reads a matrix: plain floats, or 4-bit groups of 32 with float16 scales."""
 
 
+KvDtype = Literal["float32", "float16", "bfloat16"]
+"""What K and V are rounded to."""
+
+
 class Scheme(Struct, frozen=True):
     """One row of the table below."""
 
     name: str
     weights: WeightFormat
-    kv_dtype: Literal["float32", "float16"]
+    kv_dtype: KvDtype
 
 
 GROUP_SIZE = 32
@@ -28,9 +32,14 @@ SCHEMES = {
     for scheme in (
         Scheme("q0f32", "f32", "float32"),
         Scheme("q0f16", "f16", "float16"),
-        Scheme("q4f16_1", "q4", "float16"),
+        Scheme("q4f16_1", "q4", "bfloat16"),
     )
 }
+
+
+def kv_storage(kv_dtype: KvDtype) -> str:
+    """The element type of arrays of K and V: NumPy has no bfloat16."""
+    return "uint16" if kv_dtype == "bfloat16" else kv_dtype
 
 
 def scheme_by_name(name: str) -> Scheme:

@@ -72,7 +72,7 @@ class _Chosen(NamedTuple):
 
 def kv_bytes_per_page(arch: Architecture, scheme: Scheme) -> int:
     """Bytes of one page in all layers, keys and values; heads are padded to a multiple of 16."""
-    width = 2 if scheme.kv_dtype == "float16" else 4
+    width = 4 if scheme.kv_dtype == "float32" else 2
     head = _round_up(arch.head_dim, 16)
     return arch.num_hidden_layers * 2 * arch.num_key_value_heads * head * PAGE_SIZE * width
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mlc_llm.compiler.abi import PAGE_SIZE, round_up
 from mlc_llm.models.architecture import Architecture
-from mlc_llm.quantization.scheme import Scheme
+from mlc_llm.quantization.scheme import Scheme, kv_storage
 from mlc_llm.weights.memory import huge_empty
 
 Pool = NDArray[Any]
@@ -24,12 +24,12 @@ def pool_shape(arch: Architecture, num_pages: int) -> tuple[int, ...]:
 def page_bytes(arch: Architecture, scheme: Scheme) -> int:
     """Memory of one page in all layers."""
     shape = pool_shape(arch, 1)
-    return int(np.prod(shape)) * np.dtype(scheme.kv_dtype).itemsize
+    return int(np.prod(shape)) * np.dtype(kv_storage(scheme.kv_dtype)).itemsize
 
 
 def new_pool(arch: Architecture, scheme: Scheme, num_pages: int) -> Pool:
     """A pool on huge pages. It takes memory as its pages are first written."""
-    return huge_empty(pool_shape(arch, num_pages), scheme.kv_dtype)
+    return huge_empty(pool_shape(arch, num_pages), kv_storage(scheme.kv_dtype))
 
 
 def copy_pages(pool: Pool, copies: tuple[tuple[int, int], ...]) -> None:

@@ -1,11 +1,12 @@
 """Causal attention over the paged KV pool, one kernel for prefill, decode and mixed batches.
 
 A task is a tile of rows and a part of the KV heads; it goes through the pages once, chunk by chunk,
-with all its heads. Meanwhile the next chunk is asked for in the order of its memory.
+with all its heads.
 
 Online softmax (Milakov and Gimelshein, 2018) over chunks of `CHUNK_PAGES` pages that start at page 0
-of the sequence, whatever the tile. K of a page is stored [Dp][16 tokens], so one vector operation
-advances sixteen scores; V is [16 tokens][Dp]. Scores are in base 2: queries come scaled by log2(e).
+of the sequence, whatever the tile. A vector of K is of sixteen tokens, so one operation advances
+sixteen scores; one of V is of sixteen columns. How they are stored and multiplied: `kv_format`.
+Scores are in base 2: queries come scaled by log2(e).
 
 What must stay true, for a row's result to be bitwise the same in every batch and tile:
 * a score is one chain of multiply-adds over d; a value is one chain over the tokens in order;
@@ -30,6 +31,7 @@ from tvm.tirx import PrimFunc, Var
 
 from mlc_llm.compiler.abi import PAGE_SIZE, TILE_ROWS, round_up
 from mlc_llm.kernels.cpu.exp2 import exp2
+from mlc_llm.kernels.cpu.kv_format import LANES, KvFormat
 from mlc_llm.kernels.cpu.level import TRAITS, Level
 from mlc_llm.kernels.cpu.rope import LOG2_E
 from mlc_llm.kernels.cpu.vector import (
@@ -47,13 +49,12 @@ from mlc_llm.kernels.cpu.vector import (
     splat,
     symbol,
     tanh,
-    widen_half,
 )
+from mlc_llm.quantization.scheme import KvDtype
 
 CHUNK_PAGES = 8
+PREFETCH_PAGES = 4
 MASKED = -1e30
-LANES = PAGE_SIZE
-"""Vectors are of one page's tokens; LLVM cuts them to the registers of the level."""
 
 ACCUMULATORS = {16: 16, 8: 6, 4: 2}
 """By a register's float32 lanes: vectors of LANES that fit the registers beside their operands."""
@@ -65,7 +66,7 @@ class Shape(NamedTuple):
     heads: int
     kv_heads: int
     head_dim: int
-    kv_dtype: str
+    kv_dtype: KvDtype
     window: int | None = None
     """Latest tokens that a row attends to, its own included; None is all."""
     softcap: float | None = None
@@ -119,6 +120,8 @@ class Scratch(NamedTuple):
     """What the sums of the chunks before this one are multiplied by."""
     scores: Var
     """Scores of the chunk, then their weights."""
+    factors: Var
+    """The weights as values are multiplied by them; `scores` itself where that is float32."""
     values: Var
     """Weighted sums of V so far."""
 
@@ -155,45 +158,46 @@ def attention(
     heads: int,
     kv_heads: int,
     head_dim: int,
-    kv_dtype: str,
+    kv_dtype: KvDtype,
     window: int | None = None,
     softcap: float | None = None,
 ) -> PrimFunc:
-    """(q f32[n, Hq, Dp], pool, page_table, tiles, positions, layer int64, out f32[n, Hq * D]).
+    """(q[n, Hq, Dp], pool, page_table, tiles, positions, layer int64, out f32[n, Hq * D]).
 
     Layouts as in `compiler.abi`; q as `rope.rope_append` returns it. With a `window` a row attends
     to so many of the latest tokens; with a `softcap` its scores become softcap * tanh(score /
     softcap).
     """
     shape = Shape(heads, kv_heads, head_dim, kv_dtype, window, softcap)
+    fmt = KvFormat(level, kv_dtype)
     # One row alone (decode) must not pay for a block of rows; many rows must fill one.
     alone = block_of(level, shape, 1)
     crowd = block_of(level, shape, TILE_ROWS)
 
     def emit() -> None:
-        args = arguments(shape)
+        args = arguments(fmt, shape)
         num_tiles = args.tiles.shape[0]
         parts = T.bind(T.Cast("int64", args.tiles[0, 3]))
-        with T.parallel(num_tiles * parts) as work:
+        with fmt.instructions(), T.parallel(num_tiles * parts) as work:
             part = T.bind(T.floordiv(work, num_tiles))
             tile = T.bind(_folded(T.floormod(work, num_tiles), num_tiles))
             with T.If(args.tiles[tile, 1] == 1):
                 with T.Then():
-                    _attend_tile(level, shape, alone, args, tile, part, parts)
+                    _attend_tile(fmt, shape, alone, args, tile, part, parts)
                 with T.Else():
-                    _attend_tile(level, shape, crowd, args, tile, part, parts)
+                    _attend_tile(fmt, shape, crowd, args, tile, part, parts)
 
     return prim_func(emit)
 
 
-def arguments(shape: Shape) -> Arguments:
+def arguments(fmt: KvFormat, shape: Shape) -> Arguments:
     """Append the parameters."""
     n = symbol("n")
     page = PAGE_SIZE * shape.padded
     pool = (symbol("layers"), symbol("pages"), shape.kv_heads, 2, page)
     return Arguments(
-        arg("q", (n, shape.heads, shape.padded), "float32"),
-        arg("pool", pool, shape.kv_dtype),
+        arg("q", (n, shape.heads, shape.padded), fmt.factor_dtype),
+        arg("pool", pool, fmt.dtype),
         arg("page_table", (symbol("seqs"), symbol("width")), "int32"),
         arg("tiles", (symbol("tiles"), 4), "int32"),
         arg("positions", (n,), "int32"),
@@ -224,7 +228,7 @@ def _folded(nth: Expr, count: Expr) -> Expr:
 
 
 def _attend_tile(
-    level: Level,
+    fmt: KvFormat,
     shape: Shape,
     block: Block,
     args: Arguments,
@@ -232,7 +236,7 @@ def _attend_tile(
     part: Expr,
     parts: Expr,
 ) -> None:
-    scratch = _scratch(shape, block)
+    scratch = _scratch(fmt, shape, block)
     first = T.bind(T.Cast("int64", args.tiles[tile, 0]))
     stop = T.bind(first + T.Cast("int64", args.tiles[tile, 1]))
     seq = T.bind(T.Cast("int64", args.tiles[tile, 2]))
@@ -254,11 +258,11 @@ def _attend_tile(
             here = Here(head, page0, count)
             steps = T.bind(T.floordiv(count + (block.pages - 1), block.pages))
             with T.serial(steps) as step:
-                _score_pages(level, shape, block, args, work, scratch, here, step)
+                _score_pages(fmt, shape, block, args, work, scratch, here, step)
             with T.serial(T.int64(block.queries)) as query:
-                _weigh(level, scratch, query, head * block.queries, steps * block.pages)
+                _weigh(fmt, scratch, query, head * block.queries, steps * block.pages)
             with T.serial(T.int64(shape.padded // LANES // block.vectors)) as nth_vector:
-                _add_values(level, shape, block, args, work, scratch, here, nth_vector)
+                _add_values(fmt, shape, block, args, work, scratch, here, nth_vector)
         with T.serial(heads) as head:
             _store(shape, block, args, work, scratch, head)
 
@@ -271,16 +275,19 @@ def _skipped_chunks(shape: Shape, args: Arguments, row: Expr) -> Expr:
     return T.bind(T.floordiv(T.max(before, T.int64(0)), CHUNK_PAGES * PAGE_SIZE))
 
 
-def _scratch(shape: Shape, block: Block) -> Scratch:
-    def vectors(count: int) -> Var:
-        return T.alloc_buffer((count * LANES,), "float32", scope="global")
+def _scratch(fmt: KvFormat, shape: Shape, block: Block) -> Scratch:
+    def vectors(count: int, dtype: str = "float32") -> Var:
+        return T.alloc_buffer((count * LANES,), dtype, scope="global")
 
     all_queries = block.queries * shape.kv_heads
+    scores = vectors(block.queries * CHUNK_PAGES)
+    apart = fmt.factor_dtype != "float32"
     return Scratch(
         vectors(all_queries),
         vectors(all_queries),
         vectors(block.queries),
-        vectors(block.queries * CHUNK_PAGES),
+        scores,
+        vectors(block.queries * CHUNK_PAGES, fmt.factor_dtype) if apart else scores,
         vectors(all_queries * shape.padded // LANES),
     )
 
@@ -303,28 +310,8 @@ def _page(args: Arguments, work: Work, index: Expr) -> Expr:
     return T.bind(T.Cast("int64", args.table[work.seq, T.min(index, work.num_pages - 1)]))
 
 
-def _ahead(args: Arguments, work: Work, here: Here, nth: Expr) -> tuple[Expr, Expr, Expr]:
-    """What to ask for while the nth K or V of this head's chunk is read, all K first: page, head
-    and which of the two, in the next chunk, which so is asked for in the order of its memory."""
-    piece = T.bind(here.nth * (2 * CHUNK_PAGES) + nth)
-    page = _page(args, work, here.page0 + CHUNK_PAGES + T.floordiv(piece, work.heads * 2))
-    inside = T.bind(T.floormod(piece, work.heads * 2))
-    head = T.bind(work.first_head + T.floordiv(inside, 2))
-    return page, head, T.bind(T.floormod(inside, 2))
-
-
-def _load(level: Level, shape: Shape, value: Expr) -> Expr:
-    """A vector of the pool, in float32."""
-    return T.bind(value if shape.kv_dtype == "float32" else widen_half(level, value, LANES))
-
-
-def _per_line(shape: Shape) -> int:
-    """Vectors of the pool in one cache line."""
-    return 1 if shape.kv_dtype == "float32" else 2
-
-
 def _score_pages(
-    level: Level,
+    fmt: KvFormat,
     shape: Shape,
     block: Block,
     args: Arguments,
@@ -336,33 +323,31 @@ def _score_pages(
     """Scores of all queries with the 16 tokens of each of `block.pages` pages."""
     first = T.bind(step * block.pages)
     pages = [_page(args, work, here.page0 + first + u) for u in range(block.pages)]
-    ahead = [_ahead(args, work, here, first + u) for u in range(block.pages)]
+    later = here.page0 + first + PREFETCH_PAGES
+    ahead = [_page(args, work, later + u) for u in range(block.pages)]
     kv_head = T.bind(work.first_head + here.nth)
     head = T.bind(kv_head * shape.group + work.part * block.heads)
     sums = [[registers(LANES) for _ in pages] for _ in range(block.queries)]
     for query in sums:
         for page_sum in query:
             put(page_sum, const(0.0, LANES), LANES)
-    per_line = _per_line(shape)
-    with T.serial(T.int64(shape.padded // per_line)) as line:
-        for piece in ahead:
-            prefetch(args.pool, args.layer, *piece, line * per_line * LANES)
-        for i in range(per_line):
-            d = T.bind(line * per_line + i)
-            keys = [
-                _load(level, shape, args.pool[args.layer, page, kv_head, 0, _at(d)])
-                for page in pages
-            ]
+    with T.serial(T.int64(shape.padded // fmt.pack // fmt.per_line)) as line:
+        at = line * (fmt.per_line * fmt.pack * LANES)
+        for page in ahead:
+            prefetch(args.pool, args.layer, page, kv_head, 0, at)
+        for i in range(fmt.per_line):
+            d = T.bind(line * fmt.per_line + i)
+            keys = [fmt.load(args.pool[args.layer, page, kv_head, 0, fmt.at(d)]) for page in pages]
             for j, query in enumerate(sums):
-                q = args.q[work.rows[j // block.heads], head + j % block.heads, d]
-                q = T.bind(splat(q, LANES))
+                place = [work.rows[j // block.heads], head + j % block.heads]
+                factors = fmt.factors(args.q, place, d)
                 for key, page_sum in zip(keys, query, strict=True):
-                    put(page_sum, fma(level, key, q, get(page_sum, LANES), LANES), LANES)
+                    fmt.advance(page_sum, key, factors)
     for j, query in enumerate(sums):
         position = splat(args.positions[work.rows[j // block.heads]], LANES)
         for u, page_sum in enumerate(query):
             token = T.ramp(T.Cast("int32", (here.page0 + first + u) * PAGE_SIZE), 1, LANES)
-            score = _capped(level, shape, get(page_sum, LANES))
+            score = _capped(fmt.level, shape, get(page_sum, LANES))
             if shape.window is not None:
                 oldest = position - iconst(shape.window - 1, LANES)
                 score = T.Select(token >= oldest, score, const(MASKED, LANES))
@@ -378,8 +363,11 @@ def _capped(level: Level, shape: Shape, score: Expr) -> Expr:
     return T.bind(tanh(level, inner, LANES) * const(cap, LANES))
 
 
-def _weigh(level: Level, scratch: Scratch, query: Expr, before_head: Expr, num_pages: Expr) -> None:
+def _weigh(
+    fmt: KvFormat, scratch: Scratch, query: Expr, before_head: Expr, num_pages: Expr
+) -> None:
     """Turn the chunk's scores of one query into weights relative to the largest score so far."""
+    level = fmt.level
     top, total = registers(LANES), registers(LANES)
     put(top, const(MASKED, LANES), LANES)
     with T.serial(num_pages) as page:
@@ -393,7 +381,7 @@ def _weigh(level: Level, scratch: Scratch, query: Expr, before_head: Expr, num_p
     with T.serial(num_pages) as page:
         place = T.bind(query * CHUNK_PAGES + page)
         weight = T.bind(exp2(level, T.bind(scratch.scores[_at(place)] - now), LANES))
-        T.buffer_store(scratch.scores, weight, [_at(place)])
+        T.buffer_store(scratch.factors, fmt.factor(weight, LANES), [_at(place)])
         put(total, get(total, LANES) + weight, LANES)
     faded = fma(level, scratch.total[_at(state)], fade, get(total, LANES), LANES)
     T.buffer_store(scratch.total, faded, [_at(state)])
@@ -402,7 +390,7 @@ def _weigh(level: Level, scratch: Scratch, query: Expr, before_head: Expr, num_p
 
 
 def _add_values(
-    level: Level,
+    fmt: KvFormat,
     shape: Shape,
     block: Block,
     args: Arguments,
@@ -421,23 +409,34 @@ def _add_values(
         for v, value_sum in enumerate(query):
             before = scratch.values[_at(state + (j * vectors + v))]
             put(value_sum, before * scratch.fade[_at(j)], LANES)
+
+    def add(p: Expr, page: Expr, ahead: Expr, group: Expr, whole: bool) -> None:
+        """Tokens group * pack, ... of a page, or of them only the first."""
+        row = T.bind(group * vectors + first)
+        for v in range(0, block.vectors, fmt.per_line):
+            at = (row + v) * (fmt.pack * LANES)
+            prefetch(args.pool, args.layer, ahead, kv_head, 1, at)
+        stored = [
+            args.pool[args.layer, page, kv_head, 1, fmt.at(row + v)] for v in range(block.vectors)
+        ]
+        values = [fmt.load(value if whole else fmt.only_even(value)) for value in stored]
+        for j, query in enumerate(sums):
+            first_weight = (p + j * CHUNK_PAGES) * (LANES // fmt.pack)
+            factors = fmt.factors(scratch.factors, [], first_weight + group)
+            for value, value_sum in zip(values, query, strict=True):
+                fmt.advance(value_sum, value, factors)
+
     with T.serial(here.count) as p:
         page = _page(args, work, here.page0 + p)
-        ahead = _ahead(args, work, here, p + CHUNK_PAGES)
-        tokens_left = work.end - (here.page0 + p) * PAGE_SIZE
-        with T.serial(T.min(tokens_left, T.int64(PAGE_SIZE))) as token:
-            row = T.bind(token * vectors + first)
-            for v in range(0, block.vectors, _per_line(shape)):
-                prefetch(args.pool, args.layer, *ahead, (row + v) * LANES)
-            values = [
-                _load(level, shape, args.pool[args.layer, page, kv_head, 1, _at(row + v)])
-                for v in range(block.vectors)
-            ]
-            for j, query in enumerate(sums):
-                weight = scratch.scores[(p + j * CHUNK_PAGES) * LANES + token]
-                weight = T.bind(splat(weight, LANES))
-                for value, value_sum in zip(values, query, strict=True):
-                    put(value_sum, fma(level, value, weight, get(value_sum, LANES), LANES), LANES)
+        ahead = _page(args, work, here.page0 + p + PREFETCH_PAGES)
+        left = work.end - (here.page0 + p) * PAGE_SIZE
+        tokens = T.bind(T.min(left, T.int64(PAGE_SIZE)))
+        groups = T.bind(T.floordiv(tokens, fmt.pack))
+        with T.serial(groups) as group:
+            add(p, page, ahead, group, whole=True)
+        if fmt.pack == 2:
+            with T.If(groups * fmt.pack < tokens), T.Then():
+                add(p, page, ahead, groups, whole=False)
     for j, query in enumerate(sums):
         for v, value_sum in enumerate(query):
             place = _at(state + (j * vectors + v))

@@ -127,6 +127,7 @@ class Plain(NamedTuple):
 
 
 INSTRUCTIONS: dict[Level, Instruction] = {
+    Level.AVX512_BF16: Vnni(16),
     Level.AVX512_VNNI: Vnni(16),
     Level.AVX_VNNI: Vnni(8),
     Level.AVX2: Maddubs(8, "llvm.x86.avx2.pmadd.ub.sw", "llvm.x86.avx2.pmadd.wd"),

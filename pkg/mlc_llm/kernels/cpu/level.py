@@ -22,6 +22,7 @@ CPUINFO = Path("/proc/cpuinfo")
 class Level(Enum):
     """An instruction set the kernels are written for, best first."""
 
+    AVX512_BF16 = "avx512_bf16"
     AVX512_VNNI = "avx512_vnni"
     AVX_VNNI = "avx_vnni"
     AVX2 = "avx2"
@@ -40,9 +41,12 @@ class Traits(Struct, frozen=True):
     """A fused multiply-add instruction; without one LLVM calls libm."""
     half: bool
     """An instruction that widens float16; without one LLVM calls its runtime."""
+    bf16: bool = False
+    """An instruction that multiplies pairs of bfloat16."""
 
 
 TRAITS = {
+    Level.AVX512_BF16: Traits(lanes=16, tile_rows=8, fma=True, half=True, bf16=True),
     Level.AVX512_VNNI: Traits(lanes=16, tile_rows=8, fma=True, half=True),
     Level.AVX_VNNI: Traits(lanes=8, tile_rows=4, fma=True, half=True),
     Level.AVX2: Traits(lanes=8, tile_rows=4, fma=True, half=True),
@@ -55,6 +59,7 @@ _V3 = _V2 | {"avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe"}
 _V4 = _V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
 
 REQUIRED_FLAGS = {
+    Level.AVX512_BF16: _V4 | {"avx512_vnni", "avx512_bf16"},
     Level.AVX512_VNNI: _V4 | {"avx512_vnni"},
     Level.AVX_VNNI: _V3 | {"avx_vnni"},
     Level.AVX2: _V3,

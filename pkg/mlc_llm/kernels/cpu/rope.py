@@ -15,6 +15,7 @@ from tvm.ir import Expr
 from tvm.tirx import PrimFunc, Var
 
 from mlc_llm.compiler.abi import PAGE_SIZE, round_up
+from mlc_llm.kernels.cpu.kv_format import KvFormat
 from mlc_llm.kernels.cpu.level import TRAITS, Level
 from mlc_llm.kernels.cpu.norm import inverse_rms
 from mlc_llm.kernels.cpu.vector import (
@@ -26,6 +27,7 @@ from mlc_llm.kernels.cpu.vector import (
     span,
     symbol,
 )
+from mlc_llm.quantization.scheme import KvDtype
 
 LOG2_E = 1.4426950408889634
 
@@ -59,13 +61,13 @@ def rope_append(
     heads: int,
     kv_heads: int,
     head_dim: int,
-    kv_dtype: str,
+    kv_dtype: KvDtype,
     rotation: Rotation = Rotation(),
 ) -> PrimFunc:
     """(qkv f32[n, (Hq + 2 Hkv) * D], rope f32[c, W], positions int32[n], slots int32[n]
-    [, q_norm f32[N], k_norm f32[N]], pool, layer int64, q f32[n, Hq, Dp]).
+    [, q_norm f32[N], k_norm f32[N]], pool, layer int64, q[n, Hq, Dp]).
 
-    q is rotated, scaled by log2(e) / sqrt(D) for `attention`, and padded with zeros from D to Dp;
+    q is rotated, scaled by log2(e) / sqrt(D), rounded as `attention` multiplies it, and padded with zeros from D to Dp;
     so are K and V in the pool (layout in `compiler.abi`). Norms have D weights, or as many as their
     heads have columns.
     """
@@ -75,6 +77,7 @@ def rope_append(
     lanes = gcd(half, TRAITS[level].lanes)
     scale = LOG2_E * (head_dim**-0.5 if rotation.scale is None else rotation.scale)
     by_row = rotation.qk_norm == "row"
+    fmt = KvFormat(level, kv_dtype)
 
     def emit() -> None:
         n = symbol("n")
@@ -91,9 +94,9 @@ def rope_append(
             ]
         queries, keys = Source(0, heads, weights[0]), Source(heads, kv_heads, weights[1])
         pool_shape = (symbol("layers"), symbol("pages"), kv_heads, 2, PAGE_SIZE * padded)
-        pool = arg("pool", pool_shape, kv_dtype)
+        pool = arg("pool", pool_shape, fmt.dtype)
         layer = T.arg("layer", T.int64())
-        q = arg("q", (n, heads, padded), "float32")
+        q = arg("q", (n, heads, padded), fmt.factor_dtype)
 
         def factor_of(source: Source, row: Expr, head: Expr | int) -> Expr | None:
             """What the norm multiplies a head by, or all heads of a row."""
@@ -132,37 +135,36 @@ def rope_append(
                     first = v * lanes + i * half
                     factors = T.float32(scale) if lanes == 1 else const(scale, lanes)
                     place = [row, head, first if lanes == 1 else span(first, lanes)]
-                    T.buffer_store(q, value * factors, place)
+                    T.buffer_store(q, fmt.factor(T.bind(value * factors), lanes), place)
             with T.serial(T.int64(head_dim - rope_dim)) as i:
                 d = T.bind(i + rope_dim)
                 value = load(queries, factor, row, head, d, 1) * T.float32(scale)
-                T.buffer_store(q, value, [row, head, d])
+                T.buffer_store(q, fmt.factor(T.bind(value)), [row, head, d])
             with T.serial(T.int64(padded - head_dim)) as d:
-                T.buffer_store(q, T.float32(0), [row, head, d + head_dim])
+                T.buffer_store(q, fmt.factor(T.float32(0)), [row, head, d + head_dim])
 
         def key(row: Expr, head: Expr, factor: Expr | None, page: Expr, slot: Expr) -> None:
             with T.serial(T.int64(half)) as d:
                 for i, value in enumerate(rotated(keys, factor, row, head, d, 1)):
-                    place = (d + i * half) * PAGE_SIZE + slot
-                    T.buffer_store(pool, T.Cast(kv_dtype, value), [layer, page, head, 0, place])
+                    place = fmt.key_place(d + i * half, slot)
+                    T.buffer_store(pool, fmt.stored(T.bind(value)), [layer, page, head, 0, place])
             with T.serial(T.int64(head_dim - rope_dim)) as i:
                 d = T.bind(i + rope_dim)
                 value = load(keys, factor, row, head, d, 1)
-                place = [layer, page, head, 0, d * PAGE_SIZE + slot]
-                T.buffer_store(pool, T.Cast(kv_dtype, value), place)
-            _zeros(pool, [layer, page, head, 0], head_dim * PAGE_SIZE + slot, PAGE_SIZE)
+                place = [layer, page, head, 0, fmt.key_place(d, slot)]
+                T.buffer_store(pool, fmt.stored(value), place)
+            with T.serial(T.int64(padded - head_dim)) as i:
+                place = [layer, page, head, 0, fmt.key_place(i + head_dim, slot)]
+                T.buffer_store(pool, fmt.stored(T.float32(0)), place)
 
         def value(row: Expr, head: Expr, page: Expr, slot: Expr) -> None:
             with T.serial(T.int64(head_dim)) as d:
                 found = qkv[row, (head + heads + kv_heads) * head_dim + d]
-                place = [layer, page, head, 1, slot * padded + d]
-                T.buffer_store(pool, T.Cast(kv_dtype, found), place)
-            _zeros(pool, [layer, page, head, 1], slot * padded + head_dim, 1)
-
-        def _zeros(buffer: Var, place: list[Expr], first: Expr, stride: int) -> None:
-            with T.serial(T.int64(padded - head_dim)) as d:
-                zero = T.Cast(kv_dtype, T.float32(0))
-                T.buffer_store(buffer, zero, [*place, first + d * stride])
+                place = [layer, page, head, 1, fmt.value_place(d, slot, padded)]
+                T.buffer_store(pool, fmt.stored(T.bind(found)), place)
+            with T.serial(T.int64(padded - head_dim)) as i:
+                place = [layer, page, head, 1, fmt.value_place(i + head_dim, slot, padded)]
+                T.buffer_store(pool, fmt.stored(T.float32(0)), place)
 
         def append(row: Expr) -> None:
             page = T.bind(T.floordiv(T.Cast("int64", slots[row]), PAGE_SIZE))

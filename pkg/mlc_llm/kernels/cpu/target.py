@@ -7,6 +7,11 @@ import tvm
 from mlc_llm.kernels.cpu.level import Level
 
 _TARGETS: dict[Level, dict[str, object]] = {
+    Level.AVX512_BF16: {
+        "kind": "llvm",
+        "mcpu": "x86-64-v4",
+        "mattr": ["+avx512vnni", "+avx512bf16"],
+    },
     Level.AVX512_VNNI: {"kind": "llvm", "mcpu": "x86-64-v4", "mattr": ["+avx512vnni"]},
     Level.AVX_VNNI: {"kind": "llvm", "mcpu": "x86-64-v3", "mattr": ["+avxvnni"]},
     Level.AVX2: {"kind": "llvm", "mcpu": "x86-64-v3"},
