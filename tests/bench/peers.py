@@ -14,6 +14,7 @@ import itertools
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -172,6 +173,7 @@ def _format(values: Sequence[float | None], form: str) -> list[str]:
 
 def main() -> None:
     """Measure, or read what was measured, and print."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends what is being measured, too
     args = arguments()
     samples = saved(args.load) if args.load else []
     for sample in () if args.load else measure(args):
