@@ -14,6 +14,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import signal
 import statistics
 import subprocess
 import sys
@@ -216,6 +217,7 @@ def main() -> None:
     parser.add_argument("--waves", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--port", type=int, default=18400)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends both engines, too
     uvloop.run(run(parser.parse_args()))
 
 
