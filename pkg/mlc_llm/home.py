@@ -28,6 +28,11 @@ def model_lib() -> Path:
     return home() / "model_lib"
 
 
+def packed_weights() -> Path:
+    """Weights quantized while they were loaded (`weights.cache`)."""
+    return home() / "packed_weights"
+
+
 def readonly_weight_caches() -> tuple[Path, ...]:
     """Folders of $MLC_LLM_READONLY_WEIGHT_CACHE, searched before `model_weights()`."""
     listed = os.environ.get("MLC_LLM_READONLY_WEIGHT_CACHE", "")

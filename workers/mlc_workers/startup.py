@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from mlc_llm.compiler.abi import PAGE_SIZE
 from mlc_llm.compiler.artifact import LibrarySpec, check_metadata
 from mlc_llm.compiler.jit import ensure_library
 from mlc_llm.compiler.target import choose_device
+from mlc_llm.home import packed_weights
 from mlc_llm.kernels.cpu.level import Level
 from mlc_llm.models.folder import ModelFolder, open_folder
 from mlc_llm.models.rope import rope_table
@@ -30,7 +32,8 @@ from mlc_llm.serve.sizing import resolve_limits
 from mlc_llm.tokenizers.table import TokenTable
 from mlc_llm.tokenizers.text_stream import TextStream
 from mlc_llm.tracing.recorder import Recorder
-from mlc_llm.weights.load import choose_scheme, load_weights, weights_bytes
+from mlc_llm.weights.cache import Loaded, load_cached
+from mlc_llm.weights.load import choose_scheme, weights_bytes
 from mlc_llm.weights.memory import huge_empty
 from mlc_workers.announce import Announcer
 from mlc_workers.cache.kv import KVCache
@@ -96,7 +99,8 @@ def build(spec: EngineSpec, ends: Sequence[End], announcer: Announcer) -> Built:
         prefix_cache=spec.prefix_cache_mode != "disable",
         max_idle=max_idle_pages(spec, limits),
     )
-    runner = _runner(folder, scheme, library, kv, limits, announcer)
+    loaded = _load(folder, scheme, announcer)
+    runner = _runner(folder, scheme, library, kv, limits, loaded.weights)
     _warm_up(runner, kv)
     vocab_size = folder.architecture.vocab_size
     sampler = NumpySampler(vocab_size)
@@ -116,6 +120,7 @@ def build(spec: EngineSpec, ends: Sequence[End], announcer: Announcer) -> Built:
         f"threads = {threads}: {'as asked for' if spec.threads else 'the cores that may be used'}",
         f"quantization = {scheme.name}: {_why_scheme(spec, folder)}",
         f"library: {origin}",
+        f"weights: {loaded.origin}",
         *sizes.decisions,
     )
     return Built(engine, _ready(limits, vocab_size, decisions))
@@ -153,20 +158,23 @@ def _sizes(spec: EngineSpec, folder: ModelFolder, scheme: Scheme, device: str) -
     )
 
 
+def _load(folder: ModelFolder, scheme: Scheme, announcer: Announcer) -> Loaded:
+    def progress(done: int, total: int) -> None:
+        announcer.progress("load", f"loading the weights of {folder.path.name}", done / total)
+
+    progress(0, 1)
+    return load_cached(folder, scheme, progress, packed_weights())
+
+
 def _runner(
     folder: ModelFolder,
     scheme: Scheme,
     library: Library,
     kv: KVCache,
     limits: Limits,
-    announcer: Announcer,
+    weights: Sequence[NDArray[Any]],
 ) -> Runner:
-    def loaded(done: int, total: int) -> None:
-        announcer.progress("load", f"loading the weights of {folder.path.name}", done / total)
-
-    loaded(0, 1)
     arch = folder.architecture
-    weights = load_weights(folder, scheme, loaded)
     return Runner(
         library,
         weights,
