@@ -1,7 +1,7 @@
 """What each weight format costs in accuracy: perplexity and logits, against float64. Prints tables.
 
     OPENBLAS_NUM_THREADS=1 PYTHONPATH=pkg:workers:tests \\
-        python tests/bench/price.py TEXT MODEL ... [--windows 40]
+        python tests/bench/price.py TEXT MODEL ... [--windows 16]
 
 TEXT is a text that the trained MODEL folders (unsharded Hugging Face folders) know. Three numbers
 for each format: `float64` is the model as it is stored, `weights` has the rounded weights but is
@@ -119,7 +119,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("text", type=Path)
     parser.add_argument("models", type=Path, nargs="*")
-    parser.add_argument("--windows", type=int, default=40)
+    parser.add_argument("--windows", type=int, default=16)
     args = parser.parse_args()
     print(f"kernels for {detect().value}")
     for path in args.models:
