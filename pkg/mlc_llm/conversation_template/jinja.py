@@ -7,6 +7,7 @@ from typing import Any
 
 import jinja2
 
+from mlc_llm.conversation_template.budget import OutOfBudget
 from mlc_llm.conversation_template.prompt import (
     DEFAULT_OPTIONS,
     Piece,
@@ -14,7 +15,7 @@ from mlc_llm.conversation_template.prompt import (
     Turn,
     cut_after,
 )
-from mlc_llm.conversation_template.sandbox import OutOfBudget, TemplateRefused, compile_template
+from mlc_llm.conversation_template.sandbox import TemplateRefused, compile_template
 from mlc_llm.errors import BadModel, BadRequest
 
 MAX_SOURCE_CHARACTERS = 1 << 20

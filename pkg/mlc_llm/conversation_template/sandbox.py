@@ -1,15 +1,17 @@
 """A Jinja environment that cannot be used against the server: no side effects, bounded work.
 
 Templates come with the model, messages with the request, and either may be made to hurt. Code is
-out of reach (Jinja's immutable sandbox), every turn of a loop and every call of a macro pays from
-a budget with a deadline, and the output has a size. Rendering is plain Python: give it to a thread.
+out of reach (Jinja's immutable sandbox), and whatever can be repeated or makes a value pays from a
+budget with a deadline (`budget`): turns of loops, calls, filters, tests, operators, literals. The
+output has a size. Rendering is plain Python: give it to a thread.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import wraps
 from typing import Any, NoReturn
 
 import jinja2
@@ -18,50 +20,34 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
+from mlc_llm.conversation_template.budget import (
+    Budget,
+    OutOfBudget,
+    current,
+    listed,
+    pay,
+    pay_before,
+    pay_format,
+    pay_product,
+)
+
 MAX_OUTPUT_CHARACTERS = 16 << 20
-MAX_STEPS = 5_000_000
-MAX_SECONDS = 5.0
-MAX_BUILT_CHARACTERS = 256 << 20
-"""Of all strings and lists that operators make."""
-_TICK, _SPEND, _JOINED = "budget_tick", "budget_spend", "budget_joined"
+MAX_DATE_FORMAT = 256
+TICK, MADE, JOINED = "tick ", "made ", "joined "
+"""Filters of our own; no template can write their names, nor put others in their place."""
+REFUSED_FILTERS = (
+    "batch", "center", "filesizeformat", "pprint", "random", "slice", "sum", "truncate", "urlize",
+    "wordwrap", "xmlattr",
+)  # fmt: skip
+"""Made for pages, and able to make much of little; no chat template is known to need them."""
+_SURROUNDINGS = (jinja2.Environment, Context, nodes.EvalContext)
 
 
 class TemplateRefused(Exception):
     """The template itself refused the messages, by `raise_exception`."""
-
-
-class OutOfBudget(Exception):
-    """Rendering took too many steps, too long or too much space."""
-
-
-class Budget:
-    """What one rendering may cost. The clock starts when it is made."""
-
-    def __init__(self, *, max_steps: int = MAX_STEPS, max_seconds: float = MAX_SECONDS) -> None:
-        self._steps = max_steps
-        self._characters = MAX_BUILT_CHARACTERS
-        self._deadline = time.monotonic() + max_seconds
-
-    def tick(self) -> str:
-        """Pay for one step; shows as nothing in the output."""
-        self._steps -= 1
-        if self._steps < 0 or (self._steps & 0xFF == 0 and time.monotonic() > self._deadline):
-            raise OutOfBudget
-        return ""
-
-    def joined(self, *operands: object) -> str:
-        """The operator `~`, paid for by what it makes."""
-        text = "".join(map(str, operands))
-        self.spend(len(text))
-        return text
-
-    def spend(self, size: int) -> None:
-        """Pay for so many characters or elements of a value."""
-        self._characters -= size
-        if self._characters < 0:
-            raise OutOfBudget
 
 
 class _Generation(Extension):
@@ -74,34 +60,76 @@ class _Generation(Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
-class _Environment(ImmutableSandboxedEnvironment):
-    """Operators whose result is larger than their operands, and so may grow without end."""
+class _Quiet(Namespace):
+    """A namespace that does not write out what it holds, and so pays for none of it."""
 
-    intercepted_binops = frozenset({"+", "*", "**"})
+    def __repr__(self) -> str:
+        return "<Namespace>"
+
+
+def _concat(pieces: Iterable[str]) -> str:
+    """The text of a macro or a block; a piece may stand in it many times."""
+    pieces = list(pieces)
+    current.get().spend(sum(map(len, pieces)))
+    return "".join(pieces)
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    """The sandbox with a price for everything that makes a value."""
+
+    intercepted_binops = frozenset({"+", "*", "**", "%"})
+    concat = staticmethod(_concat)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         numbers = isinstance(left, int | float) and isinstance(right, int | float)
         if operator == "**" and not (numbers and abs(left) < 1e6 and abs(right) < 64):
             raise OutOfBudget
-        if operator == "+" and isinstance(left, str | list | tuple):
-            context[_SPEND](
-                len(left) + (len(right) if isinstance(right, str | list | tuple) else 0)
-            )
-        if operator == "*" and not numbers:
-            sequence: Any = right if isinstance(left, int) else left
-            times = left if isinstance(left, int) else right
-            if not isinstance(times, int):
-                raise OutOfBudget
-            context[_SPEND](len(sequence) * max(times, 0))
-        return super().call_binop(context, operator, left, right)
+        if operator == "*":
+            pay_product(left, right)
+        if operator == "%" and isinstance(left, str | bytes):
+            pay_format(left, right)
+        return pay(super().call_binop(context, operator, left, right))
+
+    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
+        method = getattr(__obj, "__wrapped__", __obj)
+        owner = getattr(method, "__self__", None)
+        if isinstance(owner, str | bytes | int):
+            args = tuple(listed(args))
+            pay_before(method.__name__, (owner, *args, *kwargs.values()))
+        current.get().tick()
+        return pay(super().call(__context, __obj, *args, **kwargs))
+
+
+def _paid(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """A filter or a test that pays for each use."""
+
+    @wraps(function)
+    def paying(*args: Any, **kwargs: Any) -> Any:
+        current.get().tick()
+        if name == "join":
+            args = tuple(listed(args))
+        values = [value for value in args if not isinstance(value, _SURROUNDINGS)]
+        pay_before(name, [*values, *kwargs.values()])
+        return pay(function(*args, **kwargs))
+
+    return paying
 
 
 def environment() -> jinja2.Environment:
     """The environment in which Hugging Face's chat templates are meant to run."""
     env = _Environment(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
+    for name in REFUSED_FILTERS:
+        del env.filters[name]
     env.filters["tojson"] = _tojson
+    used: tuple[dict[str, Any], ...] = (env.filters, env.tests)
+    for functions in used:
+        for name in list(functions):
+            functions[name] = _paid(name, functions[name])
+    env.filters |= {TICK: lambda _: current.get().tick(), MADE: pay, JOINED: _joined}
+    del env.globals["lipsum"]
+    env.globals["namespace"] = _Quiet
     env.globals["raise_exception"] = _refuse
-    env.globals["strftime_now"] = time.strftime
+    env.globals["strftime_now"] = _strftime_now
     return env
 
 
@@ -112,35 +140,53 @@ def compile_template(source: str) -> Callable[[dict[str, Any]], str]:
     TemplateRefused, OutOfBudget, or whatever a template's expressions can raise.
     """
     env = environment()
-    tree = env.parse(source)
+    tree = _Prices().visit(env.parse(source))
     for body in _repeated(tree):
-        call = nodes.Call(nodes.Name(_TICK, "load"), [], [], None, None)
-        body.insert(0, nodes.Output([call]))
-    tree = _Joins().visit(tree)
+        body.insert(0, nodes.Output([_filtered(nodes.Const(""), TICK)]))
     tree.set_lineno(1).set_environment(env)
     template = jinja2.Template.from_code(env, env.compile(tree), env.make_globals(None))
 
     def render(variables: dict[str, Any]) -> str:
         pieces: list[str] = []
         size = 0
-        budget = Budget()
-        own = {_TICK: budget.tick, _SPEND: budget.spend, _JOINED: budget.joined}
-        for piece in template.generate(**variables, **own):
-            size += len(piece)
-            if size > MAX_OUTPUT_CHARACTERS:
-                raise OutOfBudget
-            pieces.append(piece)
+        before = current.set(Budget())
+        try:
+            for piece in template.generate(**variables):
+                size += len(piece)
+                if size > MAX_OUTPUT_CHARACTERS:
+                    raise OutOfBudget
+                pieces.append(piece)
+        finally:
+            current.reset(before)
         return "".join(pieces)
 
     return render
 
 
-class _Joins(NodeTransformer):
-    """Puts a call that pays in the place of every `~`, which no environment can intercept."""
+class _Prices(NodeTransformer):
+    """Puts a price on `~` and on literals, which no environment can intercept."""
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
-        operands = [self.visit(operand) for operand in node.nodes]
-        return nodes.Call(nodes.Name(_JOINED, "load"), operands, [], None, None)
+        return _filtered(nodes.List([self.visit(operand) for operand in node.nodes]), JOINED)
+
+    def visit_List(self, node: nodes.List) -> nodes.Node:
+        return _filtered(self.generic_visit(node), MADE)
+
+    def visit_Dict(self, node: nodes.Dict) -> nodes.Node:
+        return _filtered(self.generic_visit(node), MADE)
+
+    def visit_Tuple(self, node: nodes.Tuple) -> nodes.Node:
+        inside = self.generic_visit(node)
+        return _filtered(inside, MADE) if node.ctx == "load" else inside
+
+
+def _filtered(node: nodes.Node, name: str) -> nodes.Filter:
+    return nodes.Filter(node, name, [], [], None, None)
+
+
+def _joined(operands: list[object]) -> str:
+    """The operator `~`."""
+    return "".join([pay(str(operand)) for operand in operands])
 
 
 def _repeated(tree: nodes.Template) -> list[list[nodes.Node]]:
@@ -151,6 +197,12 @@ def _repeated(tree: nodes.Template) -> list[list[nodes.Node]]:
 
 def _refuse(message: str) -> NoReturn:
     raise TemplateRefused(message)
+
+
+def _strftime_now(form: str) -> str:
+    if len(form) > MAX_DATE_FORMAT:
+        raise OutOfBudget
+    return time.strftime(form)
 
 
 def _tojson(

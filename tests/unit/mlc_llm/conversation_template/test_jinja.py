@@ -6,9 +6,9 @@ import json
 
 import pytest
 
+from mlc_llm.conversation_template.budget import Budget, OutOfBudget
 from mlc_llm.conversation_template.jinja import JinjaTemplate
 from mlc_llm.conversation_template.prompt import Piece, RenderOptions, Turn, TurnCall
-from mlc_llm.conversation_template.sandbox import Budget, OutOfBudget
 from mlc_llm.errors import BadModel, BadRequest
 from support.shared import shared_path
 
@@ -110,6 +110,38 @@ def test_developer_is_the_system_to_a_template_that_does_not_know_it() -> None:
         "{% endfor %}",
         "{% set n = namespace(t=[]) %}{% for a in range(99) %}{% set n.t = n.t + ['b' * 9999999] %}"
         "{% endfor %}",
+        "{{ '%999999999d' % 1 }}",
+        "{{ '{:>999999999}'.format(1) }}",
+        "{{ '{:>{}}'.format(1, 10 ** 9) }}",
+        "{% set x = 'x'.ljust(10 ** 9) %}",
+        "{% set x = ''.zfill(10 ** 9) %}",
+        "{{ 'a\\nb' | indent(10 ** 9) }}",
+        "{{ [1] | tojson(indent=10 ** 9) }}",
+        "{% set n = namespace(t='ab&') %}{% for a in range(40) %}{% set n.t = ''.join([n.t, n.t"
+        "]) %}{% endfor %}",
+        "{% set n = namespace(t='ab&') %}{% for a in range(40) %}{% set n.t = [n.t, n.t] | join"
+        " %}{% endfor %}",
+        "{% set n = namespace(t='ab&') %}{% for a in range(40) %}{% set n.t = n.t.replace('a', "
+        "'aa') %}{% endfor %}",
+        "{% set n = namespace(t='ab&') %}{% for a in range(40) %}{% set n.t = n.t | replace('a'"
+        ", 'aa') %}{% endfor %}",
+        "{% set n = namespace(t='ab&') %}{% for a in range(40) %}{% set n.t = '%s%s' % (n.t, n."
+        "t) %}{% endfor %}",
+        "{% set n = namespace(t='ab&') %}{% for a in range(40) %}{% set n.t = '{0}{0}'.format(n"
+        ".t) %}{% endfor %}",
+        "{% set n = namespace(t='ab&') %}{% for a in range(40) %}{% set n.t = n.t | tojson ~ n."
+        "t %}{% endfor %}",
+        "{% set n = namespace(t='ab&') %}{% for a in range(40) %}{% set n.t = [n.t, n.t] %}{% e"
+        "ndfor %}",
+        "{% set n = namespace(t='ab&') %}{% for a in range(40) %}{% set n.t = {'a': n.t, 'b': n"
+        ".t} %}{% endfor %}",
+        "{% macro m(x) %}{{ x }}{{ x }}{% endmacro %}{% set n = namespace(t='ab&') %}{% for a i"
+        "n range(40) %}{% set n.t = m(n.t) %}{% endfor %}",
+        "{% set n = namespace(t='ab') %}{% for a in range(40) %}{% set x %}{{ n.t }}{{ n.t }}{%"
+        " endset %}{% set n.t = x %}{% endfor %}",
+        "{% set n = namespace(t=3) %}{% for a in range(40) %}{% set n.t = n.t * n.t %}{% endfor %}",
+        "{{ strftime_now('%Y' * 1000) }}",
+        "{% set budget = 0 %}{{ 'x'.translate({120: 'y'}) }}",
         "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
         "{% for m in messages recursive %}{{ loop(messages) }}{% endfor %}",
         "{% include 'x' %}",
@@ -129,6 +161,28 @@ def test_the_operators_that_are_counted_mean_what_they_meant() -> None:
         "{{ 1 ~ 'a' ~ none ~ nothing }}|{{ 1 + 2 }}|{{ 'a' + 'b' }}|{{ [1] + [2] }}|{{ 'c' * 2 }}"
     )
     assert render(source) == ["1aNone|3|ab|[1, 2]|cc"]
+
+
+def test_what_templates_do_with_text_still_works() -> None:
+    source = (
+        "{{ 'a,b'.split(',') | join('-') }}|{{ ' x '.strip() }}|{{ 'aXa'.replace('X', 'b') }}|"
+        "{{ '%s=%05d' % ('n', 7) }}|{{ '{{{}: {:>3}}}'.format('k', 1) }}|"
+        "{{ ['b', 'a'] | sort | tojson }}|"
+        "{% set n = namespace(t='') %}{% for k, v in {'q': 1}.items() %}{% set n.t = n.t ~ k %}"
+        "{% endfor %}{{ n.t }}|{% macro m(x) %}<{{ x }}>{% endmacro %}{{ m('i') }}|{{ 7 % 4 }}|"
+        "{{ 'x\\ny' | indent(2) | tojson }}|{{ [1, 2, 3] | select('odd') | list }}|"
+        "{{ {'a': [1, (2, 3)]} | tojson }}|{{ 'a' in ['a'] }}"
+    )
+    assert render(source) == [
+        'a-b|x|aba|n=00007|{k:   1}|["a", "b"]|q|<i>|3|"x\\n  y"|[1, 3]|{"a": [1, [2, 3]]}|True'
+    ]
+
+
+def test_a_generator_pays_for_each_of_its_elements(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = Budget(max_steps=1000)
+    monkeypatch.setattr("mlc_llm.conversation_template.sandbox.Budget", lambda: small)
+    with pytest.raises(BadRequest, match="too long"):
+        render("{{ range(99999) | select('odd') | map('string') | list }}")
 
 
 def test_loops_without_output_run_out_of_budget(monkeypatch: pytest.MonkeyPatch) -> None:
