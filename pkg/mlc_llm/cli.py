@@ -15,14 +15,20 @@ from mlc_llm.errors import MLCError, one_line
 
 COMMANDS = {
     "serve": ("mlc_api.serve:main", "serve a model over OpenAI's REST API"),
+    "convert_weight": (
+        "mlc_llm.commands.convert_weight:main",
+        "write a Hugging Face model's weights in MLC's form",
+    ),
+    "gen_config": (
+        "mlc_llm.commands.gen_config:main",
+        "write mlc-chat-config.json of a Hugging Face model",
+    ),
 }
 """Subcommand: where its `main(argv) -> int` lives, and what it does."""
 
 NOT_HERE = {
     "chat": "start `mlc_llm serve` and talk to it with any OpenAI client",
     "compile": "`mlc_llm serve` compiles a model when it is first served, and keeps the result",
-    "convert_weight": "`mlc_llm serve` reads Hugging Face folders and quantizes while loading",
-    "gen_config": "`mlc_llm serve` reads the configuration of Hugging Face folders itself",
     "package": "only serving is supported",
     "calibrate": "only serving is supported",
     "router": "only serving with one engine is supported",

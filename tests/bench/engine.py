@@ -104,7 +104,8 @@ def step_bytes(model: Path, scheme: Scheme) -> int:
     total = weights_bytes(arch, scheme)
     if arch.tie_word_embeddings:
         return total
-    table = parameters(arch)[0].tensors(scheme.weights)
+    embedding = parameters(arch)[0]
+    table = embedding.tensors(scheme.format_of(embedding.name))
     sizes = (int(np.prod(t.shape)) * np.dtype(t.dtype).itemsize for t in table)
     return total - sum(sizes)
 

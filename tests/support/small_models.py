@@ -70,10 +70,11 @@ def library(arch: Architecture, quantization: str) -> Library:
 
 def packed_weights(arch: Architecture, quantization: str, seed: int) -> list[NDArray[Any]]:
     """Random weights as `step` takes them."""
-    weights = scheme_by_name(quantization).weights
+    scheme = scheme_by_name(quantization)
     values = random_weights(arch, seed)
     packed: list[NDArray[Any]] = []
     for spec in parameters(arch):
+        weights = scheme.format_of(spec.name)
         tensors = [huge_empty(t.shape, t.dtype) for t in spec.tensors(weights)]
         stored = values[spec.name]
         if weights == "q4" and spec.kind != "vector":

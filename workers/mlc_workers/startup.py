@@ -118,7 +118,7 @@ def build(spec: EngineSpec, ends: Sequence[End], announcer: Announcer) -> Built:
     decisions = (
         f"device = {device.kind}: {device.reason}",
         f"threads = {threads}: {'as asked for' if spec.threads else 'the cores that may be used'}",
-        f"quantization = {scheme.name}: {_why_scheme(spec, folder)}",
+        f"quantization = {scheme.name}: {_why_scheme(spec, folder, scheme)}",
         f"library: {origin}",
         f"weights: {loaded.origin}",
         *sizes.decisions,
@@ -202,9 +202,11 @@ def _warm_up(runner: Runner, kv: KVCache) -> None:
     kv.close(sequence)
 
 
-def _why_scheme(spec: EngineSpec, folder: ModelFolder) -> str:
-    if folder.quantization is not None:
+def _why_scheme(spec: EngineSpec, folder: ModelFolder, scheme: Scheme) -> str:
+    if folder.quantization == scheme.name:
         return "what the folder is stored in"
+    if folder.quantization is not None:
+        return f"the nearest that kernels read to {folder.quantization}, which the folder is in"
     if spec.quantization is not None:
         return "as asked for"
     millions = folder.architecture.num_parameters / 1e6

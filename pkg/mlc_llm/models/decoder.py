@@ -91,7 +91,8 @@ class _Builder:
     def build(self) -> tvm.IRModule:
         inputs = self._inputs()
         specs = parameters(self.arch)
-        tensors = [t for spec in specs for t in spec.tensors(self.scheme.weights)]
+        formats = [self.scheme.format_of(spec.name) for spec in specs]
+        tensors = [t for spec, kind in zip(specs, formats, strict=True) for t in spec.tensors(kind)]
         types = [relax.TensorType(t.shape, t.dtype) for t in tensors]
         packed = relax.Var("weights", relax.TupleType(types))
         bounds = {"tir_var_upper_bound": {"n": MAX_ROWS, "b": MAX_ROWS, "e": MAX_ROWS}}
@@ -100,10 +101,8 @@ class _Builder:
                 [self.blocks.emit(relax.TupleGetItem(packed, i)) for i in range(len(types))]
             )
             weights = {
-                spec.name: Weight(
-                    spec, tuple(next(fields) for _ in spec.tensors(self.scheme.weights))
-                )
-                for spec in specs
+                spec.name: Weight(spec, tuple(next(fields) for _ in spec.tensors(kind)))
+                for spec, kind in zip(specs, formats, strict=True)
             }
             self.blocks.emit_func_output(self._forward(inputs, weights))
         return self.blocks.finalize()
@@ -145,7 +144,9 @@ class _Builder:
         head = table if self.arch.tie_word_embeddings else weights["lm_head.weight"]
         hidden = self._hidden_rows(x, inputs)
         x = self._take_rows(x, inputs.last)
-        logits = self._logits(self._norm(x, weights, "model.norm", self.b), head, inputs.logits)
+        quantizes = self.scheme.format_of(head.spec.name) == "q4"
+        x = self._norm(x, weights, "model.norm", self.b, quantizes)
+        logits = self._logits(x, head, inputs.logits)
         return relax.Tuple([logits, hidden])
 
     def _layer(self, x: Expr, inputs: Inputs, layer: int, weights: Weights) -> Expr:
@@ -216,7 +217,7 @@ class _Builder:
     def _embed(self, ids: Expr, table: Weight, scale: float, add: Expr | None = None) -> Expr:
         hidden, blocks = self.arch.hidden_size, table.spec.num_blocks
         name = "embed" if add is None else "embed_add"
-        sizes = (self.scheme.weights, blocks, hidden, scale, add is not None)
+        sizes = (self.scheme.format_of(table.spec.name), blocks, hidden, scale, add is not None)
         kernel = self._kernel(name, embed, *sizes)
         more = [] if add is None else [add]
         return self._call(kernel, [ids, *table.tensors, *more], _floats(self.n, hidden))
@@ -236,8 +237,11 @@ class _Builder:
             self.kernels[name] = self.blocks.add_func(take_rows(self.arch.hidden_size), name)
         return self.kernels[name]
 
-    def _norm(self, x: Expr, weights: Weights, name: str, rows: Expr) -> Rows:
-        """The normalised rows as a product wants them."""
+    def _norm(
+        self, x: Expr, weights: Weights, name: str, rows: Expr, quantizes: bool | None = None
+    ) -> Rows:
+        """The normalised rows as a product wants them: that of the head may want other ones."""
+        quantizes = self._quantizes if quantizes is None else quantizes
         hidden, eps = self.arch.hidden_size, self.arch.rms_norm_eps
         args = [x, *weights[f"{name}.weight"].tensors]
         if self.arch.norm_bias:
@@ -246,9 +250,9 @@ class _Builder:
             sizes: tuple[object, ...] = (hidden, eps, self.arch.norm_bias)
             plain, quantizing = layer_norm, layer_norm_quantize
         else:
-            sizes = (hidden, eps) if self._quantizes else (hidden, self._hidden, eps)
+            sizes = (hidden, eps) if quantizes else (hidden, self._hidden, eps)
             plain, quantizing = rms_norm, rms_norm_quantize
-        if self._quantizes:
+        if quantizes:
             kernel = self._kernel(quantizing.__name__, quantizing, *sizes)
             tensors = self._fields(kernel, args, _quantized(rows, hidden))
             return Rows(tensors, self._hidden)
@@ -279,10 +283,12 @@ class _Builder:
     ) -> GlobalVar:
         finish = "_".join([epilogue, *(["bias"] if bias else []), *(["cap"] if softcap else [])])
         sizes = (weight.spec.num_blocks, cols, num_rows, epilogue, bias, softcap)
-        name = f"linear_{finish}_{num_rows}_{cols}"
-        if self._quantizes:
+        weights = self.scheme.format_of(weight.spec.name)
+        kind = "" if weights == self.scheme.weights else f"_{weights}"
+        name = f"linear_{finish}_{num_rows}_{cols}{kind}"
+        if weights == "q4":
             return self._kernel(name, linear_q4, *sizes)
-        return self._kernel(name, linear_float, self.scheme.weights, *sizes)
+        return self._kernel(name, linear_float, weights, *sizes)
 
     def _linear(
         self,

@@ -148,4 +148,4 @@ def _norm(arch: Architecture, name: str) -> list[ParameterSpec]:
 
 def tensor_specs(arch: Architecture, scheme: Scheme) -> tuple[TensorSpec, ...]:
     """The packed tensors of all weights, in the order of `step`'s arguments."""
-    return tuple(t for p in parameters(arch) for t in p.tensors(scheme.weights))
+    return tuple(t for p in parameters(arch) for t in p.tensors(scheme.format_of(p.name)))

@@ -7,6 +7,7 @@ from typing import Literal
 from msgspec import Struct
 
 from mlc_llm.errors import BadConfig
+from mlc_llm.quantization.storage import is_table
 
 WeightFormat = Literal["f32", "f16", "q4"]
 """How a kernel reads a matrix: plain floats, or 4-bit groups of 32 with float16 scales."""
@@ -22,6 +23,12 @@ class Scheme(Struct, frozen=True):
     name: str
     weights: WeightFormat
     kv_dtype: KvDtype
+    tables: WeightFormat | None = None
+    """Of embeddings and the head, where it is not that of the other matrices."""
+
+    def format_of(self, name: str) -> WeightFormat:
+        """The format of the matrix of this name (as in `models.parameters`)."""
+        return (self.tables if is_table(name) else None) or self.weights
 
 
 GROUP_SIZE = 32
@@ -33,6 +40,8 @@ SCHEMES = {
         Scheme("q0f32", "f32", "float32"),
         Scheme("q0f16", "f16", "float16"),
         Scheme("q4f16_1", "q4", "bfloat16"),
+        Scheme("q4f16_2", "q4", "bfloat16", tables="f16"),
+        Scheme("q4f32_1", "q4", "float32"),
     )
 }
 

@@ -20,7 +20,9 @@ from mlc_llm.models.parameters import ParameterSpec, parameters
 from mlc_llm.models.registry import family
 from mlc_llm.quantization.group import GROUP_WORDS
 from mlc_llm.quantization.scheme import GROUP_SIZE, Scheme
+from mlc_llm.quantization.storage import STORAGES, Storage
 from mlc_llm.weights.source import StoredTensor, rows_of
+from mlc_llm.weights.sources.mlc import SCALES, coded_matrix
 
 FLOATS = ("F32", "F16", "BF16")
 
@@ -40,6 +42,8 @@ class StoredWords(Struct, frozen=True):
 
     words: tuple[StoredTensor, ...]
     scales: tuple[StoredTensor, ...]
+    transposed: bool = False
+    """The columns of the tensors are meant, not their rows."""
 
 
 Stored = StoredFloats | StoredWords
@@ -60,13 +64,16 @@ def bind(folder: ModelFolder, scheme: Scheme, tensors: Mapping[str, StoredTensor
     arch = folder.architecture
     known = family(arch.model_type)
     layout = known.mlc if folder.format == "mlc" else known.huggingface
-    quantized = folder.format == "mlc" and scheme.weights == "q4"
+    storage = STORAGES[folder.quantization] if folder.quantization else None
     finder = _Finder(folder, layout, tensors)
     bindings = []
     for spec in parameters(arch):
         names = layout.stored_names(spec.name)
-        if quantized and spec.kind != "vector":
-            bindings.append(Binding(spec, _words(spec, names, finder)))
+        if spec.kind != "vector" and storage and storage.quantizes(spec.name):
+            if scheme.format_of(spec.name) == "q4":
+                bindings.append(Binding(spec, _words(spec, names, storage, finder)))
+            else:
+                bindings.append(Binding(spec, _coded(spec, names, storage, finder)))
         else:
             bindings.append(Binding(spec, _floats(spec, names, arch, layout, finder)))
     _refuse_unexpected(arch, layout, finder.unused())
@@ -109,15 +116,37 @@ def _prefix(arch: Architecture, layout: Layout, tensors: Mapping[str, StoredTens
     return layout.prefixes[0]
 
 
-def _words(spec: ParameterSpec, names: tuple[str, ...], finder: _Finder) -> StoredWords:
+def _words(
+    spec: ParameterSpec, names: tuple[str, ...], storage: Storage, finder: _Finder
+) -> StoredWords:
     groups = -(-spec.cols // GROUP_SIZE)
-    pieces = [(name.removesuffix("weight"), rows) for name, rows in _pieces(spec, names)]
-    return StoredWords(
+    transposed = storage.lies_transposed(spec.name)
+
+    def found(leaf: str, width: int, dtypes: tuple[str, ...]) -> tuple[StoredTensor, ...]:
+        return tuple(
+            finder.find(
+                f"{name.removesuffix('weight')}{leaf}",
+                (width, rows) if transposed else (rows, width),
+                dtypes,
+            )
+            for name, rows in pieces_of(spec, names)
+        )
+
+    words = found("q_weight", groups * GROUP_WORDS, ("U32",))
+    return StoredWords(words, found("q_scale", groups, SCALES), transposed)
+
+
+def _coded(
+    spec: ParameterSpec, names: tuple[str, ...], storage: Storage, finder: _Finder
+) -> StoredFloats:
+    transposed = storage.lies_transposed(spec.name)
+    return StoredFloats(
         tuple(
-            finder.find(f"{base}q_weight", (rows, groups * GROUP_WORDS), ("U32",))
-            for base, rows in pieces
-        ),
-        tuple(finder.find(f"{base}q_scale", (rows, groups), ("F16",)) for base, rows in pieces),
+            coded_matrix(
+                name.removesuffix("weight"), rows, spec.cols, storage, transposed, finder.find
+            )
+            for name, rows in pieces_of(spec, names)
+        )
     )
 
 
@@ -131,7 +160,7 @@ def _floats(
             return (rows,)
         return (spec.cols, rows) if transposed else (rows, spec.cols)
 
-    pieces = [finder.find(name, shape(rows), FLOATS) for name, rows in _pieces(spec, names)]
+    pieces = [finder.find(name, shape(rows), FLOATS) for name, rows in pieces_of(spec, names)]
     if layout.interleaved_heads and ".qkv_proj." in spec.name:
         pieces = _heads_apart(pieces[0], arch)
     is_norm = spec.kind == "vector" and spec.name.endswith("norm.weight")
@@ -139,7 +168,7 @@ def _floats(
     return StoredFloats(tuple(pieces), transposed, offset)
 
 
-def _pieces(spec: ParameterSpec, names: tuple[str, ...]) -> list[tuple[str, int]]:
+def pieces_of(spec: ParameterSpec, names: tuple[str, ...]) -> list[tuple[str, int]]:
     """The stored tensors of a parameter, and the rows (or elements) of each."""
     if len(names) == 1:
         return [(names[0], spec.cols if spec.kind == "vector" else spec.rows)]

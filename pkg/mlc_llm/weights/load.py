@@ -22,7 +22,8 @@ from mlc_llm.models.architecture import Architecture
 from mlc_llm.models.folder import ModelFolder
 from mlc_llm.models.parameters import ParameterSpec, tensor_specs
 from mlc_llm.quantization.group import Quantized
-from mlc_llm.quantization.scheme import SCHEMES, Scheme, WeightFormat, scheme_by_name
+from mlc_llm.quantization.scheme import SCHEMES, Scheme, scheme_by_name
+from mlc_llm.quantization.storage import STORAGES
 from mlc_llm.weights import safetensors, tensor_cache
 from mlc_llm.weights.binding import Binding, Stored, bind
 from mlc_llm.weights.memory import huge_empty, keep_freed_memory
@@ -43,24 +44,25 @@ TASK_CHUNKS = 4
 def choose_scheme(folder: ModelFolder, requested: str | None) -> Scheme:
     """The quantization to serve with.
 
-    The one asked for, else the one the folder is stored in, else q4f16_1 for large models and q0f32
-    for small ones. Raises `BadConfig` when the folder is stored in another than the one asked for,
-    `BadModel` when it is stored in one that is not supported.
+    The one asked for, else the nearest to what the folder is stored in (`quantization.storage` says
+    which and why), else q4f16_1 for large models and q0f32 for small ones. Raises `BadConfig` when
+    the folder is stored in another than the one asked for, `BadModel` when that is not supported.
     """
     if folder.quantization is None:
         large = folder.architecture.num_parameters > QUANTIZE_ABOVE
         return scheme_by_name(requested or ("q4f16_1" if large else "q0f32"))
-    if folder.quantization not in SCHEMES:
-        known = ", ".join(SCHEMES)
+    if folder.quantization not in STORAGES:
+        known = ", ".join(STORAGES)
         raise BadModel(
             f"{folder.path}: quantization {folder.quantization!r} is not supported; use {known}"
         )
-    if requested is not None and requested != folder.quantization:
+    served = STORAGES[folder.quantization].served
+    if requested not in (None, folder.quantization, served):
         raise BadConfig(
             f"quantization {requested!r} was asked for but {folder.path} is stored as "
             f"{folder.quantization}; leave the option out or use another folder"
         )
-    return SCHEMES[folder.quantization]
+    return SCHEMES[served]
 
 
 def weights_bytes(arch: Architecture, scheme: Scheme) -> int:
@@ -95,7 +97,7 @@ def load_weights(
     packed = [huge_empty(spec.shape, spec.dtype) for spec in specs]
     with ThreadPoolExecutor(threads, thread_name_prefix="weights") as pool:
         try:
-            tasks = [pool.submit(task) for task in _tasks(bindings, scheme.weights, packed)]
+            tasks = [pool.submit(task) for task in _tasks(bindings, scheme, packed)]
             _wait(tasks, sum(array.nbytes for array in packed), progress)
         finally:
             pool.shutdown(cancel_futures=True)
@@ -118,11 +120,12 @@ def _wait(tasks: Sequence[Future[int]], total: int, progress: Progress | None) -
 
 
 def _tasks(
-    bindings: Sequence[Binding], weights: WeightFormat, packed: Sequence[AnyArray]
+    bindings: Sequence[Binding], scheme: Scheme, packed: Sequence[AnyArray]
 ) -> Iterator[Callable[[], int]]:
     """The work in pieces that threads may take in any order; each gives the bytes it wrote."""
     arrays = iter(packed)
     for spec, stored in bindings:
+        weights = scheme.format_of(spec.name)
         out = list(islice(arrays, len(spec.tensors(weights))))
         if spec.kind == "vector":
             yield partial(_load_vector, stored, out[0])

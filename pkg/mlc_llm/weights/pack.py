@@ -17,7 +17,7 @@ from mlc_llm.compiler.abi import round_up
 from mlc_llm.models.architecture import Architecture
 from mlc_llm.models.parameters import ROW_BLOCK, ParameterSpec, parameters
 from mlc_llm.quantization.group import Quantized, dequantize, fill_tail
-from mlc_llm.quantization.scheme import GROUP_SIZE, Scheme, WeightFormat
+from mlc_llm.quantization.scheme import GROUP_SIZE, Scheme
 
 CHUNK_ELEMENTS = 1 << 19
 """Weights handled at a time: passes long enough that threads rarely wait for the interpreter."""
@@ -125,13 +125,13 @@ def unpack_weights(
     """What `step` computes with, by MLC's parameter names; `packed` is in `step`'s order."""
     remaining = iter(packed)
     return {
-        spec.name: unpack(spec, [next(remaining) for _ in _tensors(spec, scheme.weights)])
+        spec.name: unpack(spec, [next(remaining) for _ in _tensors(spec, scheme)])
         for spec in parameters(arch)
     }
 
 
-def _tensors(spec: ParameterSpec, weights: WeightFormat) -> range:
-    return range(len(spec.tensors(weights)))
+def _tensors(spec: ParameterSpec, scheme: Scheme) -> range:
+    return range(len(spec.tensors(scheme.format_of(spec.name))))
 
 
 def _spread_nibbles(halves: NDArray[np.uint32]) -> NDArray[np.uint32]:

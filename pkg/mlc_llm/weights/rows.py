@@ -50,12 +50,22 @@ def row_reader(stored: Stored, weights: WeightFormat) -> RowReader:
 
 def _words(stored: StoredWords, first: int, last: int) -> Quantized:
     words, scales = [], []
-    for i, begin, end in _overlaps([s.shape[0] for s in stored.scales], first, last) or [(0, 0, 0)]:
-        words.append(read_rows(stored.words[i], begin, end))
-        scales.append(read_rows(stored.scales[i], begin, end))
-        if not np.isfinite(scales[-1]).all():
-            raise stored.scales[i].fault("holds a value that is not finite")
+    axis, read = (1, read_columns) if stored.transposed else (0, read_rows)
+    sizes = [tensor.shape[axis] for tensor in stored.scales]
+    for i, begin, end in _overlaps(sizes, first, last) or [(0, 0, 0)]:
+        words.append(read(stored.words[i], begin, end))
+        scales.append(_scales(stored.scales[i], read(stored.scales[i], begin, end)))
     return Quantized(_joined(words), _joined(scales))
+
+
+def _scales(tensor: StoredTensor, found: AnyArray) -> NDArray[np.float16]:
+    """As float16, whatever they are stored in."""
+    with np.errstate(over="ignore"):
+        wide = widen_bfloats(found) if tensor.dtype == "BF16" else found
+        scales = wide.astype(np.float16, copy=False)
+    if not np.isfinite(scales).all():
+        raise tensor.fault(f"holds a value that is not finite or beyond {_HALF_MAX:.4g}")
+    return scales
 
 
 def _overlaps(sizes: Sequence[int], first: int, last: int) -> list[tuple[int, int, int]]:

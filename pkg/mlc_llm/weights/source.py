@@ -1,15 +1,16 @@
 """A tensor that lies in a file: where it is, how to read some of its rows.
 
 Knows no file format; `safetensors` and `tensor_cache` find the tensors and vouch that each lies
-inside its file. Reads go into fresh buffers and never through a mapping: a file that shrinks under
-us is then an error and not a bus fault, and what was read does not count as memory of the process.
+inside its file, and `sources` make matrices of codes. Reads go into fresh buffers and never through
+a mapping: a file that shrinks under us is then an error and not a bus fault, and what was read does
+not count as memory of the process.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from mlc_llm.errors import BadModel
+from mlc_llm.quantization.floats import widen_bfloats
 
 ITEM_BITS = {
     "F64": 64,
@@ -39,8 +41,16 @@ ITEM_BITS = {
 }
 """Element types that may lie in a file, whether or not a weight can be made of them."""
 
-READABLE = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "U32": "<u4"}
-"""Element types that weights are read from; bfloat16 arrives as its bits."""
+READABLE = {
+    "F32": "<f4",
+    "F16": "<f2",
+    "BF16": "<u2",
+    "U32": "<u4",
+    "I32": "<i4",
+    "U8": "u1",
+    "F8_E4M3": "u1",
+}
+"""Element types that are read; bfloat16 and float8 arrive as their bits."""
 
 
 class StoredTensor(Struct, frozen=True):
@@ -63,8 +73,24 @@ class StoredTensor(Struct, frozen=True):
         return BadModel(f"{self.path}: tensor {self.name}: {message}")
 
 
+class DecodedTensor(StoredTensor, frozen=True):
+    """A matrix of float32 that is computed from what lies in files; `path` holds its codes."""
+
+    rows: Callable[[int, int], NDArray[np.float32]]
+    """Gives rows first..last - 1."""
+
+
+def decoded(
+    like: StoredTensor, name: str, shape: tuple[int, ...], rows: Callable[[int, int], Any]
+) -> DecodedTensor:
+    """A matrix of this name whose codes are the tensor `like`."""
+    return DecodedTensor(name, like.path, like.offset, "F32", shape, rows)
+
+
 def read_rows(tensor: StoredTensor, first: int, last: int) -> NDArray[Any]:
     """Rows first..last - 1 along the first axis, in the type `READABLE` gives."""
+    if isinstance(tensor, DecodedTensor):
+        return tensor.rows(first, last)
     dtype = np.dtype(READABLE[tensor.dtype])
     rows = np.empty((last - first, *tensor.shape[1:]), dtype)
     row_bytes = math.prod(tensor.shape[1:]) * dtype.itemsize
@@ -84,6 +110,8 @@ def read_rows(tensor: StoredTensor, first: int, last: int) -> NDArray[Any]:
 def read_columns(tensor: StoredTensor, first: int, last: int) -> NDArray[Any]:
     """Columns first..last - 1 of a matrix as rows [last - first, rows of the file], contiguous."""
     rows, cols = tensor.shape
+    if isinstance(tensor, DecodedTensor):
+        return np.ascontiguousarray(tensor.rows(0, rows)[:, first:last].T)
     dtype = np.dtype(READABLE[tensor.dtype])
     found = np.empty((rows, last - first), dtype)
     try:
@@ -98,8 +126,25 @@ def read_columns(tensor: StoredTensor, first: int, last: int) -> NDArray[Any]:
     return np.ascontiguousarray(found.T)
 
 
+def read_floats(
+    tensor: StoredTensor, first: int, last: int, columns: bool = False
+) -> NDArray[np.float32]:
+    """Rows, or columns as rows, as float32; raises `BadModel` for what is not finite."""
+    found = (read_columns if columns else read_rows)(tensor, first, last)
+    if tensor.dtype == "BF16":
+        values = widen_bfloats(found)
+    else:
+        values = found.astype(np.float32)
+    if not np.isfinite(values).all():
+        raise tensor.fault("holds a value that is not finite")
+    return values
+
+
 def rows_of(tensor: StoredTensor, first: int, last: int) -> StoredTensor:
     """Rows first..last - 1 as a tensor of their own."""
+    if isinstance(tensor, DecodedTensor):
+        read, shape = tensor.rows, (last - first, *tensor.shape[1:])
+        return decoded(tensor, tensor.name, shape, lambda a, b: read(first + a, first + b))
     row_bytes = math.prod(tensor.shape[1:]) * ITEM_BITS[tensor.dtype] // 8
     return StoredTensor(
         tensor.name,

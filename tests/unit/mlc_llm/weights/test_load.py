@@ -38,12 +38,13 @@ def loaded(folder: ModelFolder, scheme: Scheme, **options: Any) -> dict[str, Flo
     return unpack_weights(folder.architecture, scheme, load_weights(folder, scheme, **options))
 
 
-def served(value: Floats, scheme: Scheme) -> Floats:
+def served(name: str, value: Floats, scheme: Scheme) -> Floats:
     """What a scheme makes of a stored value."""
-    if value.ndim == 1 or scheme.weights == "f32":
+    kind = scheme.format_of(name)
+    if value.ndim == 1 or kind == "f32":
         return value
     half = value.astype(np.float16).astype(np.float32)
-    return dequantize(quantize(half), value.shape[1]) if scheme.weights == "q4" else half
+    return dequantize(quantize(half), value.shape[1]) if kind == "q4" else half
 
 
 def assert_same(found: dict[str, Floats], expected: dict[str, Floats]) -> None:
@@ -59,7 +60,7 @@ def test_a_hugging_face_folder_arrives_as_stored(
     dtype: Literal["F32", "F16", "BF16"], sharded: bool, scheme: Scheme, tmp_path: Path
 ) -> None:
     stored = write_hf_folder(tmp_path, tiny_llama(), 1, dtype, sharded)
-    expected = {name: served(value, scheme) for name, value in stored.items()}
+    expected = {name: served(name, value, scheme) for name, value in stored.items()}
     assert_same(loaded(open_folder(tmp_path), scheme), expected)
 
 
@@ -83,7 +84,7 @@ def test_chunks_that_cut_through_stacked_pieces_change_nothing(
     stored = write_hf_folder(tmp_path, arch, 3, "BF16")
     monkeypatch.setattr(packing, "CHUNK_ELEMENTS", 1)
     monkeypatch.setattr(loading, "TASK_CHUNKS", 2)
-    expected = {name: served(value, scheme) for name, value in stored.items()}
+    expected = {name: served(name, value, scheme) for name, value in stored.items()}
     assert_same(loaded(open_folder(tmp_path), scheme, threads=3), expected)
 
 

@@ -1,0 +1,1 @@
+"""The commands beside `serve`, one in each module: `main(argv)` parses, works, returns 0."""

@@ -1,0 +1,80 @@
+"""`mlc_llm convert_weight`: the weights of a Hugging Face model as MLC stores them."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from mlc_llm.arguments import ArgumentParser
+from mlc_llm.commands.progress import Estimate
+from mlc_llm.commands.source import add_arguments, open_source
+from mlc_llm.errors import BadConfig
+from mlc_llm.models.folder import ModelFolder
+from mlc_llm.quantization.storage import storage_by_name
+from mlc_llm.weights.convert import convert
+from mlc_llm.weights.load import available_cores
+from mlc_llm.weights.safetensors import find_tensors
+
+FORMATS = ("auto", "huggingface-safetensor")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Convert; 0 when all is written. Raises `MLCError` and then has left nothing behind."""
+    given = _parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, _interrupt)
+    folder = open_source(given.config, given.model_type)
+    begun = time.monotonic()
+    source = Path(given.source) if given.source != "auto" else folder.path
+    done = convert(
+        folder,
+        find_tensors(source),
+        storage_by_name(given.quantization),
+        _output(given.output, folder),
+        Estimate("converting"),
+        available_cores(),
+    )
+    print(
+        f"{done.num_tensors} tensors, {done.nbytes / 1e6:.1f} MB, "
+        f"{done.nbytes * 8 / done.num_parameters:.3f} bits per parameter, "
+        f"in {time.monotonic() - begun:.1f} s: {given.output}"
+    )
+    return 0
+
+
+def _output(output: Path, folder: ModelFolder) -> Path:
+    if output.exists() and not output.is_dir():
+        raise BadConfig(f"{output}: is a file; --output names a folder")
+    if output.is_dir() and output.resolve() == folder.path.resolve():
+        raise BadConfig(f"{output}: holds the model itself; write to another folder")
+    return output
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    """End as by Ctrl-C, so that the scratch folder goes."""
+    raise KeyboardInterrupt
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        "mlc_llm convert_weight",
+        "Write the weights of a Hugging Face model as an MLC folder. `mlc_llm gen_config` writes "
+        "its configuration.",
+    )
+    add_arguments(parser)
+    parser.add_argument(
+        "--device", default="auto", help="accepted for MLC LLM's sake; the work is done on the CPU"
+    )
+    parser.add_argument(
+        "--source", default="auto", help="folder of the weights; auto: that of CONFIG"
+    )
+    parser.add_argument("--source-format", default="auto", choices=FORMATS, help="their format")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

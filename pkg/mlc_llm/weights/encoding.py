@@ -1,0 +1,122 @@
+"""From rows of a parameter to the tensors that MLC stores for it. Pure: opens no file.
+
+`Encoder` says which tensors a matrix becomes and turns some of its rows into rows of each of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from mlc_llm.errors import BadConfig
+from mlc_llm.quantization.encode import (
+    bfloat_bits,
+    quantize_blocks,
+    quantize_groups,
+    quantize_tensor,
+    tensor_scale,
+)
+from mlc_llm.quantization.floats import FloatArray
+from mlc_llm.quantization.group import Quantized, quantize_halves
+from mlc_llm.quantization.storage import BLOCK, ModelDtype, Storage
+from mlc_llm.weights.shards import Record, record
+
+AnyArray = NDArray[Any]
+Rounder = Callable[[FloatArray], Quantized]
+"""How q4f16_1 codes are chosen for float16 values."""
+
+NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+"""The manifest's name of a model dtype."""
+
+
+class Encoder(Struct, frozen=True):
+    """How one tensor [rows, cols] (or [size]) of floats is stored."""
+
+    records: tuple[Record, ...]
+    encode: Callable[[FloatArray], tuple[AnyArray, ...]]
+    """Some rows, given as they are in float32, as the bytes of each record's rows."""
+    transposed: bool = False
+    """Rows of the floats are columns of the records."""
+    once: tuple[AnyArray, ...] = ()
+    """Content of the records past those that `encode` gives, which do not depend on rows."""
+    row_unit: int = 1
+    """`encode` takes multiples of this many rows, except at the end."""
+
+
+def plain(name: str, shape: tuple[int, ...], dtype: ModelDtype) -> Encoder:
+    """Floats in the model's dtype."""
+    return Encoder((record(name, shape, NAMES[dtype]),), lambda rows: (_bits(rows, dtype),))
+
+
+def quantized(
+    base: str, shape: tuple[int, int], storage: Storage, transposed: bool, rounder: Rounder | None
+) -> Encoder:
+    """A matrix in groups of codes, or in float8 blocks; `base` + "weight" is its name."""
+    rows, cols = shape
+    if storage.kind == "block":
+        scales = (-(-rows // BLOCK), -(-cols // BLOCK))
+        return Encoder(
+            (
+                record(f"{base}weight", shape, "float8_e4m3fn"),
+                record(f"{base}weight_scale_inv", scales, "float32"),
+            ),
+            _blocks,
+            row_unit=BLOCK,
+        )
+    if storage.kind != "group":
+        raise BadConfig(
+            f"{storage.name} is not made from floats; it is the form of AWQ checkpoints"
+        )
+    groups = -(-cols // storage.group)
+    sizes = (rows, groups * storage.group_words), (rows, groups)
+    words, scale = (size[::-1] if transposed else size for size in sizes)
+    return Encoder(
+        (
+            record(f"{base}q_weight", words, "uint32"),
+            record(f"{base}q_scale", scale, NAMES[storage.dtype]),
+        ),
+        _group_encoder(storage, rounder or quantize_halves),
+        transposed,
+    )
+
+
+def whole_tensor(base: str, shape: tuple[int, int], largest: float) -> Encoder:
+    """A float8 matrix with one scale, which the largest magnitude decides."""
+    scale = tensor_scale(largest)
+    one = np.ones(1, np.float32)
+    return Encoder(
+        (
+            record(f"{base}q_weight", shape, "float8_e4m3fn"),
+            record(f"{base}q_scale", (1,), "float32"),
+            record(f"{base}q_calibration_scale", (1,), "float32"),
+        ),
+        lambda rows: (quantize_tensor(rows, scale),),
+        once=(bfloat_bits(scale * one), bfloat_bits(one)),
+    )
+
+
+def _bits(rows: FloatArray, dtype: ModelDtype) -> AnyArray:
+    """What the file holds: float32 takes 16 bits there."""
+    return rows.astype(np.float16) if dtype == "F16" else bfloat_bits(rows)
+
+
+def _blocks(rows: FloatArray) -> tuple[AnyArray, ...]:
+    bits, scales = quantize_blocks(rows)
+    return bits, bfloat_bits(scales)
+
+
+def _group_encoder(
+    storage: Storage, rounder: Rounder
+) -> Callable[[FloatArray], tuple[AnyArray, ...]]:
+    def encode(rows: FloatArray) -> tuple[AnyArray, ...]:
+        if storage.bits == 4 and storage.dtype == "F16":
+            found = rounder(rows)
+            return found.words, found.scales
+        words, scales = quantize_groups(rows, storage)
+        return words, _bits(scales, storage.dtype)
+
+    return encode

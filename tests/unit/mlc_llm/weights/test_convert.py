@@ -1,0 +1,154 @@
+"""What convert_weight writes is what MLC's formats say, and arrives again when it is loaded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlc_llm.errors import BadModel
+from mlc_llm.models.folder import open_folder
+from mlc_llm.quantization.scheme import SCHEMES
+from mlc_llm.quantization.storage import STORAGES
+from mlc_llm.weights import convert as converting
+from mlc_llm.weights.convert import convert
+from mlc_llm.weights.load import choose_scheme, load_weights
+from mlc_llm.weights.pack import unpack_weights
+from mlc_llm.weights.safetensors import find_tensors
+from mlc_llm.weights.shards import plan
+from support import mlc_decoder
+from support.folders import mlc_config, tiny_llama, write_hf_folder, write_json, write_tokenizer
+
+WRITTEN = [name for name, storage in STORAGES.items() if storage.kind != "awq"]
+
+STEPS = {
+    "q0f16": 2**-11,
+    "q0bf16": 2**-8,
+    "q0f32": 2**-8,
+    "q3": 1 / 6 + 0.01,
+    "q4": 1 / 14 + 0.01,
+    "e4m3_e4m3_f16": 2**-4,
+    "fp8_e4m3fn_bf16_block_scale": 2**-4,
+}
+"""How far a value may move, as a share of the largest magnitude near it."""
+
+
+def converted(source: Path, output: Path, quantization: str, threads: int = 2) -> None:
+    folder = open_folder(source)
+    tensors = find_tensors(source)
+    convert(folder, tensors, STORAGES[quantization], output, lambda *_: None, threads)
+    write_json(output / "mlc-chat-config.json", mlc_config(folder.architecture, quantization))
+    write_tokenizer(output)
+
+
+@pytest.mark.parametrize("quantization", WRITTEN)
+def test_every_format_holds_the_model_and_is_loaded_as_it_is_written(
+    quantization: str, tmp_path: Path
+) -> None:
+    source = write_hf_folder(tmp_path / "hf", tiny_llama(), 1, "BF16")
+    converted(tmp_path / "hf", tmp_path / "mlc", quantization)
+    raw = mlc_decoder.read_raw(tmp_path / "mlc")
+    folder = open_folder(tmp_path / "mlc")
+    scheme = choose_scheme(folder, None)
+    loaded = unpack_weights(folder.architecture, scheme, load_weights(folder, scheme))
+    step = STEPS.get(quantization) or STEPS[quantization[:2]]
+    for name, value in source.items():
+        if value.ndim == 1:
+            assert np.array_equal(raw[name].astype(np.float32), value), name
+            continue
+        found = mlc_decoder.matrix(raw, name.removesuffix("weight"), quantization, value.shape[1])
+        assert np.abs(found - value).max() <= step * np.abs(value).max(), name
+        served = found
+        if scheme.format_of(name) == "f16":
+            served = found.astype(np.float16).astype(np.float32)
+        # Scales in bfloat16 that are small for float16 move by a part of its least step.
+        assert np.allclose(loaded[name], served, rtol=0, atol=7 * 2.0**-25), name
+
+
+def test_q4f16_1_is_bit_for_bit_what_the_loader_makes(tmp_path: Path) -> None:
+    write_hf_folder(tmp_path / "hf", tiny_llama(), 5, "F16")
+    converted(tmp_path / "hf", tmp_path / "mlc", "q4f16_1")
+    scheme = SCHEMES["q4f16_1"]
+    both = [
+        load_weights(open_folder(tmp_path / name), scheme, verify=True) for name in ("hf", "mlc")
+    ]
+    for direct, stored in zip(*both, strict=True):
+        assert np.array_equal(direct, stored)
+
+
+def test_the_number_of_threads_changes_no_byte(tmp_path: Path) -> None:
+    write_hf_folder(tmp_path / "hf", tiny_llama(), 2)
+    for threads in (1, 3):
+        converted(tmp_path / "hf", tmp_path / str(threads), "q4f16_1", threads)
+    assert files(tmp_path / "1") == files(tmp_path / "3")
+
+
+def test_chunks_that_cut_through_a_tensor_change_no_byte(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_hf_folder(tmp_path / "hf", tiny_llama(), 2)
+    for quantization in WRITTEN:
+        converted(tmp_path / "hf", tmp_path / "whole" / quantization, quantization)
+    monkeypatch.setattr(converting, "CHUNK_ELEMENTS", 1)
+    for quantization in WRITTEN:
+        converted(tmp_path / "hf", tmp_path / "cut" / quantization, quantization)
+        assert files(tmp_path / "whole" / quantization) == files(tmp_path / "cut" / quantization)
+
+
+def test_a_broken_source_leaves_nothing_behind(tmp_path: Path) -> None:
+    write_hf_folder(tmp_path / "hf", tiny_llama())
+    weights = tmp_path / "hf" / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-4:] = np.float32(np.nan).tobytes()
+    weights.write_bytes(data)
+    with pytest.raises(BadModel, match=r"tensor .* not finite"):
+        converted(tmp_path / "hf", tmp_path / "mlc", "q4f16_1")
+    assert not (tmp_path / "mlc").exists()
+
+
+def test_a_broken_source_leaves_an_earlier_result_alone(tmp_path: Path) -> None:
+    write_hf_folder(tmp_path / "hf", tiny_llama())
+    converted(tmp_path / "hf", tmp_path / "mlc", "q0f16")
+    before = files(tmp_path / "mlc")
+    (tmp_path / "hf" / "model.safetensors").write_bytes(b"\x08" + bytes(15))
+    with pytest.raises(BadModel):
+        converted(tmp_path / "hf", tmp_path / "mlc", "q4f16_1")
+    assert files(tmp_path / "mlc") == before
+
+
+def test_a_second_conversion_replaces_the_first_completely(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_hf_folder(tmp_path / "hf", tiny_llama())
+    write_json(tmp_path / "other.json", {})
+    with monkeypatch.context() as patched:
+        patched.setattr(converting, "plan", small_shards)
+        converted(tmp_path / "hf", tmp_path / "mlc", "q0f32")
+    assert len(list((tmp_path / "mlc").glob("params_shard_*.bin"))) > 3
+    converted(tmp_path / "hf", tmp_path / "mlc", "q4f16_1")
+    assert [p.name for p in (tmp_path / "mlc").glob("params_shard_*")] == ["params_shard_0.bin"]
+    assert not (tmp_path / "mlc" / "tensor-cache-b16.json").exists()
+    assert not list((tmp_path / "mlc").glob(".conv*"))
+
+
+def test_the_manifest_counts_parameters_and_bits(tmp_path: Path) -> None:
+    arch = tiny_llama()
+    write_hf_folder(tmp_path / "hf", arch)
+    converted(tmp_path / "hf", tmp_path / "mlc", "q4f32_1")
+    metadata = json.loads((tmp_path / "mlc" / "tensor-cache.json").read_text())["metadata"]
+    size = sum(path.stat().st_size for path in (tmp_path / "mlc").glob("params_shard_*"))
+    assert metadata["ParamBytes"] == size
+    assert metadata["BitsPerParam"] == pytest.approx(8 * size / arch.num_parameters)
+    sixteen = json.loads((tmp_path / "mlc" / "tensor-cache-b16.json").read_text())
+    dtypes = {r["dtype"] for shard in sixteen["records"] for r in shard["records"]}
+    assert dtypes == {"uint32", "bfloat16"}
+
+
+def small_shards(records: object) -> object:
+    return plan(records, 1 << 13)  # type: ignore[arg-type]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
