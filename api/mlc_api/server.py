@@ -98,6 +98,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._stop_write_deadline()
         super().resume_writing()
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """Whoever asks for an upgrade is answered without; no client may fill the log."""
+
     def send_400_response(self, msg: str) -> None:
         self._refuse(BadRequest(msg, code="bad_http"))
 
