@@ -19,6 +19,8 @@ COMMANDS = {
         "mlc_llm.commands.convert_weight:main",
         "write a Hugging Face model's weights in MLC's form",
     ),
+    "compile": ("mlc_llm.commands.compile:main", "compile a model into a library"),
+    "check_device": ("mlc_llm.commands.check_device:main", "list the devices that can be used"),
     "gen_config": (
         "mlc_llm.commands.gen_config:main",
         "write mlc-chat-config.json of a Hugging Face model",
@@ -28,7 +30,6 @@ COMMANDS = {
 
 NOT_HERE = {
     "chat": "start `mlc_llm serve` and talk to it with any OpenAI client",
-    "compile": "`mlc_llm serve` compiles a model when it is first served, and keeps the result",
     "package": "only serving is supported",
     "calibrate": "only serving is supported",
     "router": "only serving with one engine is supported",
