@@ -17,10 +17,11 @@ from mlc_api.disconnect import UntilDisconnect
 from mlc_api.errors import error_event
 from mlc_api.measures import Measured
 from mlc_api.sse import DONE, EventWriter, encode_object
-from mlc_api.state import NewsStream, Prepared, Served
+from mlc_api.state import Prepared, Served
 from mlc_llm.errors import MLCError
 from mlc_llm.serve.answer import Answer
 from mlc_llm.serve.fold import Fold
+from mlc_llm.serve.news import NewsStream
 
 logger = logging.getLogger("mlc_llm.web")
 

@@ -16,10 +16,11 @@ from mlc_api.answering import EVENT_STREAM
 from mlc_api.disconnect import UntilDisconnect
 from mlc_api.measures import Measured
 from mlc_api.sse import encode_object, event
-from mlc_api.state import NewsStream, Served
+from mlc_api.state import Served
 from mlc_llm.errors import MLCError
 from mlc_llm.protocol.responses_api import ResponseObject, StreamEvent
 from mlc_llm.serve.fold import Fold
+from mlc_llm.serve.news import NewsStream
 from mlc_llm.serve.respond import Asked
 from mlc_llm.serve.response_input import named_as_here
 from mlc_llm.serve.response_output import ResponseStream, ended, said

@@ -7,35 +7,15 @@ web process can be run and measured without one.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from mlc_api.measures import Measures
 from mlc_api.settings import WebSettings
 from mlc_api.text_tools import TextTools
-from mlc_llm.protocol.messages import Delta, Finished, Stats, Submit
+from mlc_llm.protocol.messages import Stats, Submit
 from mlc_llm.serve.answer import Answer
-
-
-class News(Protocol):
-    """What one step, or several that were merged, added to a stream."""
-
-    @property
-    def deltas(self) -> Sequence[Delta]: ...
-    @property
-    def finished(self) -> Sequence[Finished]: ...
-
-
-class NewsStream(Protocol):
-    """News of the requests opened together, until all of them have finished.
-
-    Raises the `MLCError` that ended one of them. News merge while nobody asks for them.
-    """
-
-    def __aiter__(self) -> AsyncIterator[News]: ...
-    def close(self) -> None:
-        """Gives up what has not finished: aborts at once, without waiting. Idempotent."""
-        ...
+from mlc_llm.serve.news import NewsStream
 
 
 class Engine(Protocol):

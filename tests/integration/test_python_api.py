@@ -432,6 +432,16 @@ async def test_tasks_may_share_a_stream(async_engine: AsyncMLCEngine) -> None:
     assert sorted("".join(texts).split()) == sorted(map(str, prompt))
 
 
+async def test_a_stream_that_was_closed_is_at_its_end(async_engine: AsyncMLCEngine) -> None:
+    stream = await async_engine.completions.create(**FOREVER, stream=True)
+    await anext(stream)
+    await stream.aclose()
+    await stream.aclose()
+    assert [chunk async for chunk in stream] == []
+    while await running_requests(async_engine):
+        pass
+
+
 async def test_cancelling_the_task_aborts_streamed_or_not(async_engine: AsyncMLCEngine) -> None:
     async def read() -> None:
         async for _ in await async_engine.completions.create(**FOREVER, stream=True):

@@ -13,7 +13,8 @@ from types import TracebackType
 from typing import Generic
 
 from mlc_llm.serve.chunks import Chunks, ChunkT
-from mlc_llm.serve.running import News, Source
+from mlc_llm.serve.news import News
+from mlc_llm.serve.running import Source
 
 
 class _Pending(Generic[ChunkT]):

@@ -8,37 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from mlc_llm.errors import DuplicateRequest, EngineUnavailable
-from mlc_llm.protocol.messages import Delta, Finished, Progress, Ready, Stats, Submit
+from mlc_llm.protocol.messages import Progress, Ready, Stats, Submit
 from mlc_llm.protocol.spec import EngineSpec
 from mlc_llm.serve.answer import Answer
 from mlc_llm.serve.client import EngineClient
 from mlc_llm.serve.fold import Fold
 from mlc_llm.serve.loop_thread import LoopElsewhere, LoopStopped, LoopThread
+from mlc_llm.serve.news import News, NewsStream
 
 T = TypeVar("T")
 
 TERMINATED = "the engine was terminated"
 FORKED = "an engine belongs to the process that made it; make one in this process"
-
-
-class News(Protocol):
-    """What one step, or several, added to a stream."""
-
-    @property
-    def deltas(self) -> Sequence[Delta]: ...
-    @property
-    def finished(self) -> Sequence[Finished]: ...
-
-
-class NewsStream(Protocol):
-    """News of requests that were opened together; belongs to the client's loop."""
-
-    def __anext__(self) -> Awaitable[News]: ...
-    def close(self) -> None: ...
 
 
 class Client(Protocol):

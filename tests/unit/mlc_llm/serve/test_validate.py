@@ -5,13 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mlc_llm.errors import BadRequest
 from mlc_llm.models.folder import GenerationDefaults
 from mlc_llm.protocol.generation import GenerationConfig
 from mlc_llm.protocol.messages import PROTOCOL_VERSION, Ready
 from mlc_llm.protocol.requests import ChatCompletionRequest, CompletionRequest, from_arguments
-from mlc_llm.serve.validate import check_chat, generation_config
+from mlc_llm.serve.validate import (
+    MAX_LOGIT_BIAS,
+    MAX_STOP_STRINGS,
+    MAX_STOP_TOKENS,
+    RANGES,
+    check_chat,
+    generation_config,
+)
+from mlc_workers.sampling.limits import check_generation
 
 READY = Ready(PROTOCOL_VERSION, 1, 512, 4, 4096, 256, 128)
 DEFAULTS = GenerationDefaults(temperature=0.6, top_p=0.9, top_k=50)
@@ -155,3 +165,33 @@ def test_what_changes_nothing_or_is_just_in_range_is_accepted(fields: dict[str, 
 
 def test_best_of_may_equal_n() -> None:
     assert complete(best_of=2, n=2).n == 2
+
+
+def edges(field: str) -> st.SearchStrategy[Any]:
+    """Both ends of a field's range, what lies just beyond, and values between."""
+    allowed = RANGES[field]
+    whole = field in ("top_k", "n", "min_tokens", "top_logprobs", "prompt_logprobs")
+    low, high = allowed.low, min(allowed.high, 1e6)
+    if whole:
+        return st.integers(int(low) - 1, int(high) + 1)
+    return st.sampled_from([low, high, low - 1e-9, high + 1e-9, (low + high) / 2])
+
+
+@given(st.fixed_dictionaries({}, optional={field: edges(field) for field in RANGES}))
+def test_what_passes_here_passes_in_the_engine(fields: dict[str, Any]) -> None:
+    if "top_logprobs" in fields:
+        fields["logprobs"] = True
+    try:
+        config = complete(**fields)
+    except BadRequest:
+        return
+    assert check_generation(config, READY.vocab_size) is None
+
+
+def test_the_longest_lists_that_pass_here_pass_in_the_engine() -> None:
+    config = chat(
+        stop=[f"s{i}" for i in range(MAX_STOP_STRINGS)],
+        stop_token_ids=list(range(MAX_STOP_TOKENS)),
+        logit_bias={str(i): 100 for i in range(min(MAX_LOGIT_BIAS, READY.vocab_size))},
+    )
+    assert check_generation(config, READY.vocab_size) is None
