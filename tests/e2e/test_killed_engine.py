@@ -40,12 +40,14 @@ def test_an_engine_that_is_ended_in_any_way_never_ends_an_answer_as_if_it_were_w
     number: signal.Signals,
 ) -> None:
     with Server() as server, ThreadPoolExecutor(1) as pool:
-        url = f"{server.base_url}/chat/completions"
-        whole = pool.submit(requests.post, url, json=STORY, timeout=60)
-        with requests.post(url, json={**STORY, "stream": True}, stream=True, timeout=60) as answer:
+        url, long = f"{server.base_url}/chat/completions", {**STORY, "n": 32}
+        body = {**long, "stream": True}
+        with requests.post(url, json=body, stream=True, timeout=60) as answer:
             lines = answer.iter_lines()
             assert next(lines).startswith(b"data: ")
-            while server.stats()["vllm:num_requests_running"] < 2:
+            alone = server.stats()["vllm:prompt_tokens_total"]
+            whole = pool.submit(requests.post, url, json=long, timeout=60)
+            while server.stats()["vllm:prompt_tokens_total"] < 2 * alone:
                 pass
             server.engine().send_signal(number)
             events = [json.loads(line[6:]) for line in lines if line.startswith(b"data: {")]
