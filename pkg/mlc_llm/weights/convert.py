@@ -8,6 +8,7 @@ scratch folder in the target and are moved when all are whole: nothing half-writ
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import shutil
 import tempfile
@@ -169,10 +170,10 @@ def _largest(
 
 
 def _row_pieces(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
-    width = shape[1] if len(shape) > 1 else 1
-    step = max(1, CHUNK_ELEMENTS // (width * ROW_UNIT)) * ROW_UNIT
-    for start in range(0, shape[0], step):
-        yield start, min(start + step, shape[0])
+    rows, *rest = shape
+    step = max(1, CHUNK_ELEMENTS // (math.prod(rest) * ROW_UNIT)) * ROW_UNIT
+    for start in range(0, rows, step):
+        yield start, min(start + step, rows)
 
 
 def _write_all(
