@@ -19,9 +19,9 @@ from mlc_api.measures import Measured
 from mlc_api.sse import DONE, EventWriter, encode_object
 from mlc_api.state import Prepared, Served
 from mlc_llm.errors import MLCError
-from mlc_llm.serve.answer import Answer
-from mlc_llm.serve.fold import Fold
-from mlc_llm.serve.news import NewsStream
+from mlc_llm.serve.answer.delta import Answer
+from mlc_llm.serve.answer.fold import Fold
+from mlc_llm.serve.answer.news import NewsStream
 
 logger = logging.getLogger("mlc_llm.web")
 

@@ -11,9 +11,9 @@ from typing import NoReturn
 from mlc_llm.errors import EngineUnavailable
 from mlc_llm.protocol.messages import Progress, Ready, Stats, Submit
 from mlc_llm.protocol.spec import EngineSpec
-from mlc_llm.serve.client import EngineClient
-from mlc_llm.serve.state import EngineState
-from mlc_llm.serve.stream import Stream
+from mlc_llm.serve.client.client import EngineClient
+from mlc_llm.serve.client.state import EngineState
+from mlc_llm.serve.client.stream import Stream
 
 PROBLEMS = {
     EngineState.STARTING: "The engine is starting.",

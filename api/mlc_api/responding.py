@@ -19,12 +19,12 @@ from mlc_api.sse import encode_object, event
 from mlc_api.state import Served
 from mlc_llm.errors import MLCError
 from mlc_llm.protocol.responses_api import ResponseObject, StreamEvent
-from mlc_llm.serve.fold import Fold
-from mlc_llm.serve.news import NewsStream
-from mlc_llm.serve.respond import Asked
-from mlc_llm.serve.response_input import named_as_here
-from mlc_llm.serve.response_output import ResponseStream, ended, said
-from mlc_llm.serve.response_store import ResponseStore, Stored
+from mlc_llm.serve.answer.fold import Fold
+from mlc_llm.serve.answer.news import NewsStream
+from mlc_llm.serve.responses.input import named_as_here
+from mlc_llm.serve.responses.output import ResponseStream, ended, said
+from mlc_llm.serve.responses.prepare import Asked
+from mlc_llm.serve.responses.store import ResponseStore, Stored
 
 logger = logging.getLogger("mlc_llm.web")
 

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from mlc_llm.protocol.messages import Delta, Finished
-from mlc_llm.serve.answer import Answer
-from mlc_llm.serve.chunks import ChatChunks, Chunks, CompletionChunks
+from mlc_llm.serve.answer.chunks import ChatChunks, Chunks, CompletionChunks
+from mlc_llm.serve.answer.delta import Answer
 
 DONE = b"data: [DONE]\n\n"
 

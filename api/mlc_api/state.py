@@ -1,7 +1,7 @@
 """What all handlers of one server share, and what they need of the engine and of the text side.
 
-The engine is described by what is used of it (`mlc_llm.serve.client` is the real one), so that the
-web process can be run and measured without one.
+The engine is described by what is used of it (`mlc_llm.serve.client.client` is the real one), so
+that the web process can be run and measured without one.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from mlc_api.measures import Measures
 from mlc_api.settings import WebSettings
 from mlc_api.text_tools import TextTools
 from mlc_llm.protocol.messages import Stats, Submit
-from mlc_llm.serve.answer import Answer
-from mlc_llm.serve.news import NewsStream
+from mlc_llm.serve.answer.delta import Answer
+from mlc_llm.serve.answer.news import NewsStream
 
 
 class Engine(Protocol):

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 from mlc_api.engine import ServedEngine
 from mlc_llm.protocol.requests import parse_chat, parse_completion
-from mlc_llm.serve.prepare import Prepared, ServedModel, prepare_chat, prepare_completion
+from mlc_llm.serve.request.prepare import Prepared, ServedModel, prepare_chat, prepare_completion
 
 
 class TextSide:

@@ -19,9 +19,9 @@ from mlc_llm.protocol.text_tools import (
 )
 from mlc_llm.serve import text_tools
 from mlc_llm.serve.embeddings import Embeddings, prepare_embeddings
-from mlc_llm.serve.prepare import ServedModel
-from mlc_llm.serve.respond import Asked, prepare_response
-from mlc_llm.serve.response_store import ResponseStore
+from mlc_llm.serve.request.prepare import ServedModel
+from mlc_llm.serve.responses.prepare import Asked, prepare_response
+from mlc_llm.serve.responses.store import ResponseStore
 
 
 class HasLimits(Protocol):

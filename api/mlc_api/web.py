@@ -12,7 +12,7 @@ from mlc_api.settings import WebSettings
 from mlc_api.state import Served
 from mlc_api.text import TextSide
 from mlc_api.text_tools import TextTools
-from mlc_llm.serve.prepare import ServedModel
+from mlc_llm.serve.request.prepare import ServedModel
 
 MAX_DIGITS = 640
 """Of an integer in a request; reading more takes time that grows with their square."""

@@ -28,7 +28,7 @@ from mlc_llm.protocol.generation import GenerationConfig
 from mlc_llm.protocol.messages import Progress, Submit
 from mlc_llm.protocol.spec import EngineSpec
 from mlc_llm.quantization.scheme import Scheme
-from mlc_llm.serve.client import EngineClient
+from mlc_llm.serve.client.client import EngineClient
 from mlc_llm.weights.load import choose_scheme, weights_bytes
 
 

@@ -31,9 +31,9 @@ from mlc_api.settings import WebSettings
 from mlc_api.sse import EventWriter
 from mlc_api.state import Served
 from mlc_llm.protocol.messages import Delta, Finished, FinishReason, Stats, StepOutput, Submit
-from mlc_llm.serve.answer import Answer
-from mlc_llm.serve.requests import LiveRequests
-from mlc_llm.serve.stream import Stream
+from mlc_llm.serve.answer.delta import Answer
+from mlc_llm.serve.client.requests import LiveRequests
+from mlc_llm.serve.client.stream import Stream
 from support.mock_client import MockPreparer
 
 EVENT = b"data: "

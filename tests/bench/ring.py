@@ -21,7 +21,7 @@ from mlc_llm.ipc.wakeup import wait
 from mlc_llm.protocol.generation import GenerationConfig
 from mlc_llm.protocol.messages import Query, Reply, Shutdown, Submit
 from mlc_llm.protocol.spec import EngineSpec
-from mlc_llm.serve.client import EngineClient
+from mlc_llm.serve.client.client import EngineClient
 from support.fake_engine import fake_engine
 
 SPEC = EngineSpec(model="none")

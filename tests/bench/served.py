@@ -31,7 +31,7 @@ from bench.engine import Bench, share_priority
 from mlc_llm.models.folder import open_folder
 from mlc_llm.models.resolve import resolve_model
 from mlc_llm.protocol.spec import EngineSpec
-from mlc_llm.serve.client import EngineClient
+from mlc_llm.serve.client.client import EngineClient
 
 ROOM = 64
 """Tokens of the KV cache beyond what a request fills: half-filled pages."""

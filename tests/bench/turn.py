@@ -23,7 +23,7 @@ from bench.engine import Bench, share_priority
 from mlc_llm.models.folder import open_folder
 from mlc_llm.models.resolve import resolve_model
 from mlc_llm.protocol.spec import EngineSpec
-from mlc_llm.serve.client import EngineClient
+from mlc_llm.serve.client.client import EngineClient
 from mlc_llm.tracing.events import ENGINE, Event
 
 PARTS = (Event.PLAN, Event.RUN, Event.SAMPLING, Event.SETTLE, Event.DETOKENIZATION)

@@ -10,7 +10,7 @@ from mlc_llm.errors import BadModel, DuplicateRequest, EngineDied, EngineFault, 
 from mlc_llm.ipc.heartbeat import Phase
 from mlc_llm.protocol.generation import GenerationConfig
 from mlc_llm.protocol.messages import FinishReason, Progress
-from mlc_llm.serve.client import EngineClient
+from mlc_llm.serve.client.client import EngineClient
 from support.clients import ENDLESS, SPEC, Start, ask, text_of
 from support.fake_engine import fake_engine
 

@@ -13,10 +13,10 @@ import uvloop
 
 from mlc_llm.errors import EngineDied, EngineUnavailable
 from mlc_llm.ipc.wakeup import wait
-from mlc_llm.serve import client as client_module
-from mlc_llm.serve.client import EngineClient
-from mlc_llm.serve.state import EngineState
-from mlc_llm.serve.stream import Stream, Update
+from mlc_llm.serve.client import client as client_module
+from mlc_llm.serve.client.client import EngineClient
+from mlc_llm.serve.client.state import EngineState
+from mlc_llm.serve.client.stream import Stream, Update
 from support.clients import ENDLESS, SPEC, Start, ask, text_of
 from support.fake_engine import fake_engine
 

@@ -15,8 +15,8 @@ from mlc_llm.errors import BadModel, EngineFault, EngineUnavailable
 from mlc_llm.protocol.generation import GenerationConfig
 from mlc_llm.protocol.messages import FinishReason, Progress
 from mlc_llm.protocol.spec import EngineSpec
-from mlc_llm.serve.client import EngineClient
-from mlc_llm.serve.stream import Stream
+from mlc_llm.serve.client.client import EngineClient
+from mlc_llm.serve.client.stream import Stream
 from support.clients import ask, text_of
 from support.fake_runner import continuation
 from support.fake_sampler import FakeTexts

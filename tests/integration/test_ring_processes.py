@@ -65,7 +65,7 @@ import asyncio, struct, sys, time
 from mlc_llm.protocol.generation import GenerationConfig
 from mlc_llm.protocol.messages import Submit
 from mlc_llm.protocol.spec import EngineSpec
-from mlc_llm.serve.client import EngineClient
+from mlc_llm.serve.client.client import EngineClient
 from support.fake_engine import fake_engine
 
 async def main():

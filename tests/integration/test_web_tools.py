@@ -14,7 +14,7 @@ import requests
 from mlc_api.text_tools import TextTools
 from mlc_llm.errors import EngineDied, Overloaded
 from mlc_llm.protocol.messages import PROTOCOL_VERSION, Finished, Ready, Submit
-from mlc_llm.serve.prepare import ServedModel
+from mlc_llm.serve.request.prepare import ServedModel
 from support import toy_tokenizers
 from support.mock_client import Update, fails, says, says_then_waits
 from support.web import WebServer

@@ -12,9 +12,9 @@ import pytest_asyncio
 from mlc_llm.protocol.generation import GenerationConfig
 from mlc_llm.protocol.messages import Submit
 from mlc_llm.protocol.spec import EngineSpec
-from mlc_llm.serve.client import EngineClient
-from mlc_llm.serve.state import EngineState
-from mlc_llm.serve.stream import Stream
+from mlc_llm.serve.client.client import EngineClient
+from mlc_llm.serve.client.state import EngineState
+from mlc_llm.serve.client.stream import Stream
 from support.fake_engine import fake_engine
 
 SPEC = EngineSpec(model="a-model")

@@ -16,7 +16,7 @@ from mlc_llm.errors import BadRequest, EngineUnavailable, MLCError
 from mlc_llm.protocol.generation import GenerationConfig
 from mlc_llm.protocol.messages import Delta, Finished, FinishReason, Stats, Submit
 from mlc_llm.protocol.requests import parse_chat, parse_completion
-from mlc_llm.serve.answer import Answer
+from mlc_llm.serve.answer.delta import Answer
 
 Script = Callable[[Submit], Iterable["Update | MLCError | None"]]
 """The news of one request. An error ends it; None is a step without end: the request stays open."""

@@ -11,7 +11,7 @@ from mlc_llm.errors import BadRequest
 from mlc_llm.protocol.generation import GenerationConfig
 from mlc_llm.protocol.messages import Submit
 from mlc_llm.protocol.requests import ChatCompletionRequest, CompletionRequest
-from mlc_llm.serve.answer import Answer
+from mlc_llm.serve.answer.delta import Answer
 
 
 class Prepared(NamedTuple):

@@ -11,7 +11,7 @@ from litestar.handlers import HTTPRouteHandler
 from mlc_api.sse import encode_object
 from mlc_api.state import Served
 from mlc_llm.protocol.responses import ModelList, ModelResponse
-from mlc_llm.serve.model_name import check_model_name
+from mlc_llm.serve.request.model_name import check_model_name
 
 JSON = "application/json"
 

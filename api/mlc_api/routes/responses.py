@@ -15,7 +15,7 @@ from mlc_api.sse import encode_object
 from mlc_api.state import Served
 from mlc_api.text_tools import TextTools
 from mlc_llm.protocol.responses_api import DeletedResponse
-from mlc_llm.serve.response_store import ResponseStore
+from mlc_llm.serve.responses.store import ResponseStore
 
 JSON = "application/json"
 

@@ -12,8 +12,8 @@ from collections import deque
 from types import TracebackType
 from typing import Generic
 
-from mlc_llm.serve.chunks import Chunks, ChunkT
-from mlc_llm.serve.news import News
+from mlc_llm.serve.answer.chunks import Chunks, ChunkT
+from mlc_llm.serve.answer.news import News
 from mlc_llm.serve.running import Source
 
 

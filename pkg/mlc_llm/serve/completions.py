@@ -21,10 +21,10 @@ from mlc_llm.protocol.responses import (
     CompletionStreamResponse,
     Object,
 )
-from mlc_llm.serve.answer import Answer
+from mlc_llm.serve.answer.chunks import ChatChunks, CompletionChunks
+from mlc_llm.serve.answer.delta import Answer
+from mlc_llm.serve.answer.fold import Fold
 from mlc_llm.serve.answer_stream import AnswerStream, AsyncAnswerStream
-from mlc_llm.serve.chunks import ChatChunks, CompletionChunks
-from mlc_llm.serve.fold import Fold
 from mlc_llm.serve.running import RunningEngine, Source
 
 

@@ -22,9 +22,9 @@ from mlc_llm.protocol.embeddings import (
 )
 from mlc_llm.protocol.generation import GenerationConfig
 from mlc_llm.protocol.messages import Finished, Ready, Submit
-from mlc_llm.serve.fields import truncated
-from mlc_llm.serve.prepare import ServedModel, check_fit, prompts_of
-from mlc_llm.serve.validate import check_token
+from mlc_llm.serve.request.fields import truncated
+from mlc_llm.serve.request.prepare import ServedModel, check_fit, prompts_of
+from mlc_llm.serve.request.validate import check_token
 from mlc_llm.tokenizers.tokenizer import check_text
 
 MAX_INPUTS = 2048

@@ -19,7 +19,7 @@ from mlc_llm.protocol.messages import Progress, Ready
 from mlc_llm.protocol.requests import ChatCompletionRequest, CompletionRequest
 from mlc_llm.serve.completions import TextSide
 from mlc_llm.serve.config import EngineConfig, EngineMode, merge, model_name, to_spec
-from mlc_llm.serve.prepare import Prepared, ServedModel, prepare_chat, prepare_completion
+from mlc_llm.serve.request.prepare import Prepared, ServedModel, prepare_chat, prepare_completion
 from mlc_llm.serve.running import RunningEngine
 
 

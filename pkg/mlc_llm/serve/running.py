@@ -14,11 +14,11 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from mlc_llm.errors import DuplicateRequest, EngineUnavailable
 from mlc_llm.protocol.messages import Progress, Ready, Stats, Submit
 from mlc_llm.protocol.spec import EngineSpec
-from mlc_llm.serve.answer import Answer
-from mlc_llm.serve.client import EngineClient
-from mlc_llm.serve.fold import Fold
+from mlc_llm.serve.answer.delta import Answer
+from mlc_llm.serve.answer.fold import Fold
+from mlc_llm.serve.answer.news import News, NewsStream
+from mlc_llm.serve.client.client import EngineClient
 from mlc_llm.serve.loop_thread import LoopElsewhere, LoopStopped, LoopThread
-from mlc_llm.serve.news import News, NewsStream
 
 T = TypeVar("T")
 

@@ -23,8 +23,9 @@ from mlc_llm.protocol.text_tools import (
     TokenizeRequest,
     TokenizeResponse,
 )
-from mlc_llm.serve.answer import usage_of
-from mlc_llm.serve.prepare import (
+from mlc_llm.serve.answer.delta import usage_of
+from mlc_llm.serve.answer.prompt_logprobs import PromptReadings
+from mlc_llm.serve.request.prepare import (
     MAX_PROMPTS,
     MAX_READINGS,
     ServedModel,
@@ -32,8 +33,7 @@ from mlc_llm.serve.prepare import (
     chat_pieces,
     check_fit,
 )
-from mlc_llm.serve.prompt_logprobs import PromptReadings
-from mlc_llm.serve.validate import check_token
+from mlc_llm.serve.request.validate import check_token
 from mlc_llm.tokenizers.tokenizer import check_text
 
 MAX_TOKENS = 1 << 17

@@ -16,7 +16,7 @@ from bench.engine import Bench, share_priority
 from mlc_llm.models.folder import open_folder
 from mlc_llm.models.resolve import resolve_model
 from mlc_llm.protocol.spec import EngineSpec
-from mlc_llm.serve.client import EngineClient
+from mlc_llm.serve.client.client import EngineClient
 from mlc_llm.weights.load import choose_scheme
 
 ROOM = 64

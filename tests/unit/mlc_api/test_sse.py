@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from mlc_api.sse import EventWriter, encode_text, escape_line_ends
 from mlc_llm.protocol.messages import Delta, Finished, FinishReason
-from mlc_llm.serve.answer import Answer
-from mlc_llm.serve.chunks import ChatChunks, CompletionChunks
-from mlc_llm.serve.fold import Fold
+from mlc_llm.serve.answer.chunks import ChatChunks, CompletionChunks
+from mlc_llm.serve.answer.delta import Answer
+from mlc_llm.serve.answer.fold import Fold
 from support.news import cuts, deltas, finished, interleavings
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)

@@ -16,7 +16,7 @@ from mlc_llm.models.folder import GenerationDefaults, open_folder
 from mlc_llm.protocol.generation import GenerationConfig
 from mlc_llm.protocol.messages import Ready
 from mlc_llm.protocol.requests import CompletionRequest
-from mlc_llm.serve.validate import generation_config
+from mlc_llm.serve.request.validate import generation_config
 from mlc_workers.sampling.limits import check_generation
 from support.folders import (
     CHAT_TEMPLATE,

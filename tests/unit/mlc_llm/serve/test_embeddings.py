@@ -17,9 +17,8 @@ from mlc_llm.protocol.embeddings import EmbeddingRequest
 from mlc_llm.protocol.messages import Finished
 from mlc_llm.protocol.requests import from_arguments
 from mlc_llm.serve.embeddings import Embeddings, embedded, prepare_embeddings
-from mlc_llm.serve.prepare import ServedModel
-
-from .test_prepare import READY, VOCAB, write_folder
+from mlc_llm.serve.request.prepare import ServedModel
+from support.byte_model import READY, VOCAB, write_folder
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from mlc_llm.protocol.messages import Delta, Finished, FinishReason, TokenLogprob
 from mlc_llm.protocol.responses import ModelResponse
-from mlc_llm.serve.answer import Answer
-from mlc_llm.serve.chunks import ChatChunks, CompletionChunks
-from mlc_llm.serve.fold import Fold
+from mlc_llm.serve.answer.chunks import ChatChunks, CompletionChunks
+from mlc_llm.serve.answer.delta import Answer
+from mlc_llm.serve.answer.fold import Fold
 from support.openapi import Schemas
 from support.shared import shared_path
 

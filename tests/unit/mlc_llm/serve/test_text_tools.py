@@ -14,10 +14,9 @@ from mlc_llm.protocol.messages import Delta, Finished, PromptToken
 from mlc_llm.protocol.requests import ChatCompletionRequest, from_arguments
 from mlc_llm.protocol.text_tools import DetokenizeRequest, ScoreRequest, TokenizeRequest
 from mlc_llm.serve import text_tools
-from mlc_llm.serve.prepare import ServedModel
+from mlc_llm.serve.request.prepare import ServedModel
 from mlc_llm.serve.text_tools import Scoring
-
-from .test_prepare import READY, TEMPLATE, VOCAB, write_folder
+from support.byte_model import READY, TEMPLATE, VOCAB, write_folder
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from mlc_llm.protocol.messages import Delta, PromptToken, TokenLogprob
 from mlc_llm.protocol.responses import CompletionLogProbs, PromptLogprob, PromptLogprobs
-from mlc_llm.serve.text_offsets import TextOffsets, num_characters, token_text
+from mlc_llm.serve.answer.text_offsets import TextOffsets, num_characters, token_text
 
 
 class PromptReadings:

@@ -11,7 +11,7 @@ from mlc_llm.models.folder import GenerationDefaults
 from mlc_llm.protocol.generation import GenerationConfig
 from mlc_llm.protocol.messages import PROTOCOL_VERSION, Ready
 from mlc_llm.protocol.requests import ChatCompletionRequest, CompletionRequest, from_arguments
-from mlc_llm.serve.validate import (
+from mlc_llm.serve.request.validate import (
     MAX_LOGIT_BIAS,
     MAX_STOP_STRINGS,
     MAX_STOP_TOKENS,

@@ -18,7 +18,7 @@ from mlc_llm.protocol.responses import (
     TopLogProbs,
     UsageInfo,
 )
-from mlc_llm.serve.text_offsets import token_text
+from mlc_llm.serve.answer.text_offsets import token_text
 
 FINISH_REASONS = {
     FinishReason.STOP: "stop",

@@ -20,11 +20,11 @@ from mlc_llm.models.folder import ModelFolder, open_folder
 from mlc_llm.protocol.generation import GenerationConfig
 from mlc_llm.protocol.messages import Ready, Submit
 from mlc_llm.protocol.requests import ChatCompletionRequest, CompletionRequest
-from mlc_llm.serve.answer import Answer
-from mlc_llm.serve.fields import render_options, truncated, with_suffix
-from mlc_llm.serve.model_name import check_model_name
-from mlc_llm.serve.turns import turns_of
-from mlc_llm.serve.validate import check_chat, check_token, generation_config
+from mlc_llm.serve.answer.delta import Answer
+from mlc_llm.serve.request.fields import render_options, truncated, with_suffix
+from mlc_llm.serve.request.model_name import check_model_name
+from mlc_llm.serve.request.turns import turns_of
+from mlc_llm.serve.request.validate import check_chat, check_token, generation_config
 from mlc_llm.tokenizers.tokenizer import Tokenizer, check_text
 
 MAX_PROMPTS = 1024

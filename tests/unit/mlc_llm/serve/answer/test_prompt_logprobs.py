@@ -7,12 +7,12 @@ import pytest
 from mlc_llm.errors import BadRequest
 from mlc_llm.protocol.messages import Delta, Finished, FinishReason, PromptToken, TokenLogprob
 from mlc_llm.protocol.requests import CompletionRequest, from_arguments
-from mlc_llm.serve.answer import Answer
-from mlc_llm.serve.chunks import CompletionChunks
-from mlc_llm.serve.fold import Fold
-from mlc_llm.serve.validate import generation_config
+from mlc_llm.serve.answer.chunks import CompletionChunks
+from mlc_llm.serve.answer.delta import Answer
+from mlc_llm.serve.answer.fold import Fold
+from mlc_llm.serve.request.validate import generation_config
 
-from .test_validate import DEFAULTS, READY
+from ..request.test_validate import DEFAULTS, READY
 
 READ = (
     PromptToken(1, b"<s>", None, 0),

@@ -19,8 +19,8 @@ from mlc_llm.protocol.requests import (
     CompletionRequest,
     GenerationFields,
 )
-from mlc_llm.serve.fields import check_text_only, goes_on, num_candidates
-from mlc_llm.serve.restrict import Encode, allowed_tokens, bad_words
+from mlc_llm.serve.request.fields import check_text_only, goes_on, num_candidates
+from mlc_llm.serve.request.restrict import Encode, allowed_tokens, bad_words
 
 MAX_CHOICES = 128
 MAX_LOGIT_BIAS = 1024

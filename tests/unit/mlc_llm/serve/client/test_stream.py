@@ -18,8 +18,8 @@ from mlc_llm.protocol.messages import (
     StepOutput,
     TokenLogprob,
 )
-from mlc_llm.serve.requests import LiveRequests
-from mlc_llm.serve.stream import Stream, Update, merge
+from mlc_llm.serve.client.requests import LiveRequests
+from mlc_llm.serve.client.stream import Stream, Update, merge
 
 
 class Book(LiveRequests):

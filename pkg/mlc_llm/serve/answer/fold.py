@@ -18,14 +18,14 @@ from mlc_llm.protocol.responses import (
     CompletionResponseChoice,
     PromptLogprobs,
 )
-from mlc_llm.serve.answer import (
+from mlc_llm.serve.answer.delta import (
     ABORTED,
     FINISH_REASONS,
     Answer,
     chat_logprobs,
     usage_of,
 )
-from mlc_llm.serve.prompt_logprobs import (
+from mlc_llm.serve.answer.prompt_logprobs import (
     PromptReadings,
     begin_offsets,
     completion_logprobs,

@@ -7,15 +7,15 @@ from msgspec import Struct
 from mlc_llm.protocol.messages import Ready
 from mlc_llm.protocol.requests import ChatMessage
 from mlc_llm.protocol.responses_api import ResponseObject, ResponsesRequest
-from mlc_llm.serve.prepare import Prepared, ServedModel, prepare_chat
-from mlc_llm.serve.response_input import (
+from mlc_llm.serve.request.prepare import Prepared, ServedModel, prepare_chat
+from mlc_llm.serve.responses.input import (
     chat_request,
     check_supported,
     messages_of,
     named_as_here,
 )
-from mlc_llm.serve.response_output import begun
-from mlc_llm.serve.response_store import ResponseStore
+from mlc_llm.serve.responses.output import begun
+from mlc_llm.serve.responses.store import ResponseStore
 
 
 class Asked(Struct, frozen=True):

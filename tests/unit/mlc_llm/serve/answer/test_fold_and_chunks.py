@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from mlc_llm.protocol.messages import Delta, Finished, FinishReason, TokenLogprob
 from mlc_llm.protocol.responses import CompletionLogProbs, LogProbsContent
-from mlc_llm.serve.answer import Answer
-from mlc_llm.serve.chunks import ChatChunks, CompletionChunks
-from mlc_llm.serve.fold import Fold
-from mlc_llm.serve.text_offsets import TextOffsets, token_text
+from mlc_llm.serve.answer.chunks import ChatChunks, CompletionChunks
+from mlc_llm.serve.answer.delta import Answer
+from mlc_llm.serve.answer.fold import Fold
+from mlc_llm.serve.answer.text_offsets import TextOffsets, token_text
 from support.news import cuts, deltas, finished, interleavings, readings
 
 

@@ -38,9 +38,9 @@ from mlc_llm.protocol.responses_api import (
     TextDeltaEvent,
     TextDoneEvent,
 )
-from mlc_llm.serve.answer import ABORTED, Answer
-from mlc_llm.serve.chunks import ChatChunks
-from mlc_llm.serve.fold import Fold
+from mlc_llm.serve.answer.chunks import ChatChunks
+from mlc_llm.serve.answer.delta import ABORTED, Answer
+from mlc_llm.serve.answer.fold import Fold
 
 GIVEN_UP = "The answer was given up before its end; send the request again."
 

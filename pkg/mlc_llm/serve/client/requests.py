@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from mlc_llm.errors import WIRE_ERRORS, DuplicateRequest, EngineFault, MLCError
 from mlc_llm.protocol.messages import Delta, Finished, StepOutput
-from mlc_llm.serve.stream import Stream
+from mlc_llm.serve.client.stream import Stream
 
 
 class LiveRequests:

@@ -30,10 +30,10 @@ from mlc_llm.protocol.messages import (
     Submit,
 )
 from mlc_llm.protocol.spec import EngineSpec
-from mlc_llm.serve.link import EngineLink
-from mlc_llm.serve.requests import LiveRequests, error_of
-from mlc_llm.serve.state import NEXT, WHY_UNAVAILABLE, EngineState
-from mlc_llm.serve.stream import Stream
+from mlc_llm.serve.client.link import EngineLink
+from mlc_llm.serve.client.requests import LiveRequests, error_of
+from mlc_llm.serve.client.state import NEXT, WHY_UNAVAILABLE, EngineState
+from mlc_llm.serve.client.stream import Stream
 
 STUCK_AFTER_S = 60.0
 """An engine that has not gone round its loop for this long is not healthy: longer than any step."""

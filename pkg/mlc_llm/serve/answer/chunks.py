@@ -20,15 +20,15 @@ from mlc_llm.protocol.responses import (
     CompletionStreamResponseChoice,
     UsageInfo,
 )
-from mlc_llm.serve.answer import (
+from mlc_llm.serve.answer.delta import (
     ABORTED,
     FINISH_REASONS,
     Answer,
     chat_logprobs,
     usage_of,
 )
-from mlc_llm.serve.prompt_logprobs import PromptReadings, begin_offsets, completion_logprobs
-from mlc_llm.serve.text_offsets import TextOffsets
+from mlc_llm.serve.answer.prompt_logprobs import PromptReadings, begin_offsets, completion_logprobs
+from mlc_llm.serve.answer.text_offsets import TextOffsets
 
 ChunkT = TypeVar("ChunkT", ChatCompletionStreamResponse, CompletionStreamResponse)
 

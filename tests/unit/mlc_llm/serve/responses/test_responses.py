@@ -24,11 +24,11 @@ from mlc_llm.protocol.responses_api import (
     StreamEvent,
     TextDeltaEvent,
 )
-from mlc_llm.serve.answer import Answer
-from mlc_llm.serve.fold import Fold
-from mlc_llm.serve.response_input import chat_request, check_supported, messages_of
-from mlc_llm.serve.response_output import ResponseStream, begun, ended, said
-from mlc_llm.serve.response_store import ResponseNotFound, ResponseStore, Stored
+from mlc_llm.serve.answer.delta import Answer
+from mlc_llm.serve.answer.fold import Fold
+from mlc_llm.serve.responses.input import chat_request, check_supported, messages_of
+from mlc_llm.serve.responses.output import ResponseStream, begun, ended, said
+from mlc_llm.serve.responses.store import ResponseNotFound, ResponseStore, Stored
 from support.news import cuts
 
 ANSWER = Answer(id="resp_1", model="m", created=7, request_ids=("resp_1",), logprobs=True)

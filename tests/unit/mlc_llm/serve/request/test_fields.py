@@ -11,7 +11,7 @@ from mlc_llm.errors import BadRequest
 from mlc_llm.protocol.messages import PROTOCOL_VERSION, Ready
 from mlc_llm.protocol.requests import ChatCompletionRequest, CompletionRequest, from_arguments
 from mlc_llm.protocol.service_fields import ServiceFields
-from mlc_llm.serve.fields import (
+from mlc_llm.serve.request.fields import (
     FILL_IN_MIDDLE,
     check_text_only,
     goes_on,
@@ -20,7 +20,7 @@ from mlc_llm.serve.fields import (
     truncated,
     with_suffix,
 )
-from mlc_llm.serve.restrict import allowed_tokens, bad_words
+from mlc_llm.serve.request.restrict import allowed_tokens, bad_words
 
 READY = Ready(PROTOCOL_VERSION, 1, 300, 4, 4096, 256, 128)
 USER = {"role": "user", "content": "hi"}

@@ -1,0 +1,1 @@
+"""From a request as it was sent to the messages the engine understands."""

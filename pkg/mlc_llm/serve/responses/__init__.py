@@ -1,0 +1,1 @@
+"""The Responses API, told in chat requests and chat answers."""
