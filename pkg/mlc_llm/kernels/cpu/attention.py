@@ -372,7 +372,7 @@ def _weigh(
     put(top, const(MASKED, LANES), LANES)
     with T.serial(num_pages) as page:
         put(top, T.max(get(top, LANES), scratch.scores[_at(query * CHUNK_PAGES + page)]), LANES)
-    largest = intrinsic("float32", "llvm.vector.reduce.fmax", get(top, LANES))
+    largest = fmt.largest(get(top, LANES))
     state = T.bind(before_head + query)
     before = T.bind(scratch.top[_at(state)])
     now = T.bind(T.max(splat(largest, LANES), before))
@@ -380,7 +380,8 @@ def _weigh(
     put(total, const(0.0, LANES), LANES)
     with T.serial(num_pages) as page:
         place = T.bind(query * CHUNK_PAGES + page)
-        weight = T.bind(exp2(level, T.bind(scratch.scores[_at(place)] - now), LANES))
+        below = T.bind(scratch.scores[_at(place)] - now)
+        weight = exp2(level, below, LANES, coarse=fmt.dots)
         T.buffer_store(scratch.factors, fmt.factor(weight, LANES), [_at(place)])
         put(total, get(total, LANES) + weight, LANES)
     faded = fma(level, scratch.total[_at(state)], fade, get(total, LANES), LANES)

@@ -11,7 +11,7 @@ NumPy has no bfloat16: its bits travel as uint16.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import tvm.script.ir_builder.tirx as T
@@ -26,7 +26,7 @@ from mlc_llm.quantization.scheme import KvDtype, kv_storage
 LANES = PAGE_SIZE
 """Vectors are of one page's tokens; LLVM cuts them to the registers of the level."""
 
-DOT_PAIRS = """
+PAIRS = """
 define linkonce_odr <16 x float> @mlc_dot_pairs(<16 x float> %a, <16 x i32> %x, <16 x i32> %y)
     alwaysinline nounwind readnone {
   %b = bitcast <16 x i32> %x to <32 x bfloat>
@@ -36,8 +36,25 @@ define linkonce_odr <16 x float> @mlc_dot_pairs(<16 x float> %a, <16 x i32> %x, 
   ret <16 x float> %r
 }
 declare <16 x float> @llvm.x86.avx512bf16.dpbf16ps.512(<16 x float>, <32 x bfloat>, <32 x bfloat>)
+
+define linkonce_odr <16 x i16> @mlc_to_bfloat16(<16 x float> %a) alwaysinline nounwind readnone {
+  %b = call <16 x bfloat> @llvm.x86.avx512bf16.cvtneps2bf16.512(<16 x float> %a)
+  %r = bitcast <16 x bfloat> %b to <16 x i16>
+  ret <16 x i16> %r
+}
+declare <16 x bfloat> @llvm.x86.avx512bf16.cvtneps2bf16.512(<16 x float>)
 """
-"""TVM takes no bfloat16 vectors as arguments of an intrinsic; a function in LLVM's own words does."""
+"""TVM has no bfloat16 vectors as arguments of an intrinsic; functions in LLVM's own words do."""
+
+
+LARGEST = """
+define linkonce_odr float @mlc_largest(<16 x float> %a) alwaysinline nounwind readnone {
+  %r = call nnan float @llvm.vector.reduce.fmax.v16f32(<16 x float> %a)
+  ret float %r
+}
+declare float @llvm.vector.reduce.fmax.v16f32(<16 x float>)
+"""
+"""A tree of maxima. Without `nnan`, which TVM cannot say, LLVM compares one lane after the other."""
 
 
 class KvFormat(NamedTuple):
@@ -71,8 +88,9 @@ class KvFormat(NamedTuple):
         return 2 if self.kv_dtype == "float16" else 1
 
     def instructions(self) -> AbstractContextManager[object]:
-        """The scope in which `advance` may be used."""
-        return T.attr(T.int32(0), "pragma_import_llvm", DOT_PAIRS) if self.dots else nullcontext()
+        """The scope in which `advance`, `factor` and `largest` may be used."""
+        code = LARGEST + PAIRS if self.dots else LARGEST
+        return T.attr(T.int32(0), "pragma_import_llvm", code)
 
     def at(self, index: Expr) -> Expr:
         """Where in a page's K or V the index-th vector is."""
@@ -114,6 +132,10 @@ class KvFormat(NamedTuple):
                 done = fma(self.level, value, factor, get(total, LANES), LANES)
             put(total, done, LANES)
 
+    def largest(self, values: Expr) -> Expr:
+        """The largest lane."""
+        return T.call_pure_extern("float32", "mlc_largest", values)
+
     def key_place(self, d: Expr, slot: Expr) -> Expr:
         """Where in a page's K column d of the token in a slot is."""
         return T.floordiv(d, self.pack) * (PAGE_SIZE * self.pack) + self.beside(slot, d)
@@ -133,6 +155,8 @@ class KvFormat(NamedTuple):
 
     def factor(self, value: Expr, lanes: int = 1) -> Expr:
         """A float32, or a vector of them, as `factor_dtype`."""
+        if self.dots and lanes == LANES:
+            return T.call_pure_extern(f"uint16x{LANES}", "mlc_to_bfloat16", value)
         return to_bfloat16(value, lanes) if self.dots else value
 
 
