@@ -177,7 +177,8 @@ def rope_append(
                 key(row, head, of_keys if by_row else factor_of(keys, row, head), page, slot)
                 value(row, head, page, slot)
 
-        for_each_row(n, append)
+        with fmt.instructions():
+            for_each_row(n, append)
 
     return prim_func(emit)
 
