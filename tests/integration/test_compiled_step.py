@@ -35,6 +35,7 @@ MODELS = {
     ),
     "float16": (NARROW, "q0f16", 2e-2),
     "4 bits": (NARROW, "q4f16_1", 0.2),
+    "8 bits": (NARROW, "q8f16_1", 0.2),
     "4 bits, tables in 16": (NARROW, "q4f16_2", 0.2),
     "4 bits, layer norms, biases, positions learned, plain MLP": (
         architecture(

@@ -14,9 +14,10 @@ from kernels.device import LEVELS, Kernel, filled, quantized_outputs
 from mlc_llm.kernels import reference
 from mlc_llm.kernels.cpu.level import Level, detect
 from mlc_llm.kernels.cpu.linear_float import linear_float
-from mlc_llm.kernels.cpu.linear_q4 import gated_q4, linear_q4
+from mlc_llm.kernels.cpu.linear_grouped import gated_grouped, linear_grouped
 from mlc_llm.kernels.cpu.matmul import SMALL_PRODUCT
 from mlc_llm.kernels.cpu.quantize import quantize
+from mlc_llm.quantization.scheme import CODES
 
 Array = NDArray[Any]
 Product = Callable[[Array, Array | None], Array]
@@ -45,16 +46,25 @@ def gate_up(seed: int = 0) -> Array:
 def compiled(
     level: Level, weights: str, num_blocks: int, cols: int, num_rows: int, epilogue: Any
 ) -> Kernel:
-    if weights == "q4":
-        return Kernel(level, linear_q4(level, num_blocks, cols, num_rows, epilogue))
     kind: Any = weights
+    if kind in CODES:
+        sizes = (num_blocks, cols, num_rows)
+        return Kernel(level, linear_grouped(level, CODES[kind], *sizes, epilogue))
     return Kernel(level, linear_float(level, kind, num_blocks, cols, num_rows, epilogue))
 
 
 def packed(weights: str, w: Array) -> tuple[Array, ...]:
     if weights == "q4":
         return reference.pack_q4(*reference.quantize_q4(w))
+    if weights == "q8":
+        return reference.pack_q8(*reference.quantize_q8(w))
     return (reference.pack_float(w.astype(np.float32 if weights == "f32" else np.float16)),)
+
+
+def rows_for(weights: str, x: Array) -> tuple[Array, ...]:
+    """Rows of activations as a product with such weights takes them."""
+    kind: Any = weights
+    return reference.quantize(x, CODES[kind].zero) if kind in CODES else (x,)
 
 
 def product(level: Level, weights: str, w: Array, epilogue: str) -> Product:
@@ -64,7 +74,7 @@ def product(level: Level, weights: str, w: Array, epilogue: str) -> Product:
     width = num_blocks * 8 if epilogue == "silu_mul" else num_rows
 
     def run(x: Array, residual: Array | None) -> Array:
-        rows = reference.quantize(x) if weights == "q4" else (x,)
+        rows = rows_for(weights, x)
         more = [] if residual is None else [residual]
         return kernel(*rows, *tensors, *more, outputs=[filled(x.shape[0], width)])[0]
 
@@ -73,14 +83,14 @@ def product(level: Level, weights: str, w: Array, epilogue: str) -> Product:
 
 def twin(weights: str, w: Array, x: Array, epilogue: str, residual: Array | None) -> Array:
     num_rows = w.shape[0]
-    if weights == "q4":
+    if weights in CODES:
         xq, xs, _ = reference.quantize(x)
-        n = x.shape[0]
-        return reference.linear_q4(xq, xs, *packed(weights, w), n, num_rows, epilogue, residual)
+        more = (x.shape[0], num_rows, epilogue, residual)
+        return reference.linear_grouped(xq, xs, *packed(weights, w), *more)
     return reference.linear_float(x, *packed(weights, w), num_rows, epilogue, residual)
 
 
-@pytest.mark.parametrize("weights", ["f32", "f16", "q4"])
+@pytest.mark.parametrize("weights", ["f32", "f16", "q4", "q8"])
 @pytest.mark.parametrize(("level", "rows", "cols"), EVERYWHERE + BEST)
 def test_a_product_equals_its_twin(level: Level, weights: str, rows: int, cols: int) -> None:
     w = matrix(rows, cols)
@@ -91,7 +101,7 @@ def test_a_product_equals_its_twin(level: Level, weights: str, rows: int, cols: 
         np.testing.assert_allclose(run(x, None), expected, rtol=1e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize("weights", ["f32", "f16", "q4"])
+@pytest.mark.parametrize("weights", ["f32", "f16", "q4", "q8"])
 @pytest.mark.parametrize("level", LEVELS)
 def test_add_puts_the_product_on_the_residual(level: Level, weights: str) -> None:
     w, x, residual = matrix(ROWS, COLS), matrix(11, COLS, seed=1), matrix(11, ROWS, seed=2)
@@ -100,7 +110,7 @@ def test_add_puts_the_product_on_the_residual(level: Level, weights: str) -> Non
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=5e-5)
 
 
-@pytest.mark.parametrize("weights", ["f32", "f16", "q4"])
+@pytest.mark.parametrize("weights", ["f32", "f16", "q4", "q8"])
 @pytest.mark.parametrize("level", LEVELS)
 def test_silu_mul_gates_alternate_blocks(level: Level, weights: str) -> None:
     w, x = gate_up(), matrix(13, COLS, seed=4)
@@ -110,18 +120,19 @@ def test_silu_mul_gates_alternate_blocks(level: Level, weights: str) -> None:
     assert not actual[:, INTERMEDIATE:].any()
 
 
+@pytest.mark.parametrize("weights", ["q4", "q8"])
 @pytest.mark.parametrize("level", LEVELS)
-def test_gated_rows_are_quantized_as_quantize_does_bit_for_bit(level: Level) -> None:
-    w = packed("q4", gate_up())
+def test_gated_rows_are_quantized_as_quantize_does_bit_for_bit(level: Level, weights: Any) -> None:
+    w, codes = packed(weights, gate_up()), CODES[weights]
     blocks = w[0].shape[0]
-    kernel = Kernel(level, gated_q4(level, blocks, COLS, "silu_mul"))
-    gated = product(level, "q4", gate_up(), "silu_mul")
-    round_off = Kernel(level, quantize(level, blocks * 8))
+    kernel = Kernel(level, gated_grouped(level, codes, blocks, COLS, "silu_mul"))
+    gated = product(level, weights, gate_up(), "silu_mul")
+    round_off = Kernel(level, quantize(level, blocks * 8, codes))
     for n in (1, 7, 8, 21):
         x = matrix(n, COLS, seed=n)
         outputs = quantized_outputs(n, blocks * 8)
         apart = round_off(gated(x, None), outputs=outputs)
-        together = kernel.run(*reference.quantize(x), *w, n, *outputs)[-3:]
+        together = kernel.run(*rows_for(weights, x), *w, n, *outputs)[-3:]
         for first, second in zip(apart, together, strict=True):
             np.testing.assert_array_equal(first, second)  # rows past n: untouched in both
 
@@ -135,7 +146,7 @@ def test_a_gate_up_matrix_is_silu_of_gate_times_up() -> None:
 
 
 @pytest.mark.parametrize("epilogue", ["store", "add", "silu_mul"])
-@pytest.mark.parametrize("weights", ["f32", "f16", "q4"])
+@pytest.mark.parametrize("weights", ["f32", "f16", "q4", "q8"])
 @pytest.mark.parametrize("level", LEVELS)
 def test_a_row_has_the_same_bits_in_every_batch(level: Level, weights: str, epilogue: str) -> None:
     w = gate_up() if epilogue == "silu_mul" else matrix(ROWS, COLS)
@@ -172,12 +183,13 @@ def test_float16_weights_are_widened_exactly(level: Level) -> None:
     assert np.array_equal(actual, w.astype(np.float32).T)
 
 
+@pytest.mark.parametrize("weights", ["q4", "q8"])
 @pytest.mark.parametrize("level", LEVELS)
-def test_the_largest_activations_and_weights_do_not_overflow(level: Level) -> None:
+def test_the_largest_activations_and_weights_do_not_overflow(level: Level, weights: str) -> None:
     w, x = np.ones((ROWS, COLS), np.float32), np.ones((2, COLS), np.float32)
     w[::2], x[1] = -1, -1
-    actual = product(level, "q4", w, "store")(x, None)
-    np.testing.assert_allclose(actual, twin("q4", w, x, "store", None), rtol=1e-6)
+    actual = product(level, weights, w, "store")(x, None)
+    np.testing.assert_allclose(actual, twin(weights, w, x, "store", None), rtol=1e-6)
 
 
 @pytest.mark.parametrize("level", LEVELS)

@@ -14,6 +14,7 @@ from mlc_llm.kernels.cpu.embed import embed, take_rows
 from mlc_llm.kernels.cpu.level import Level
 from mlc_llm.kernels.cpu.norm import rms_norm, rms_norm_quantize
 from mlc_llm.kernels.cpu.quantize import quantize
+from mlc_llm.quantization.scheme import CODES
 
 Array = NDArray[Any]
 
@@ -50,7 +51,7 @@ def test_rms_norm_equals_its_twin_and_pads_with_zeros(level: Level, width: int) 
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("width", WIDTHS)
 def test_quantize_equals_its_twin_bit_for_bit(level: Level, width: int) -> None:
-    kernel = Kernel(level, quantize(level, width))
+    kernel = Kernel(level, quantize(level, width, CODES["q4"]))
     for n in COUNTS:
         x = normal(n, width, seed=n)
         x[0, :32] = 0
@@ -64,8 +65,8 @@ def test_quantize_equals_its_twin_bit_for_bit(level: Level, width: int) -> None:
 def test_rms_norm_quantize_is_quantize_of_rms_norm_bit_for_bit(level: Level, width: int) -> None:
     weight = normal(width)
     norm = Kernel(level, rms_norm(level, width, padded(width), EPS))
-    round_off = Kernel(level, quantize(level, padded(width)))
-    fused = Kernel(level, rms_norm_quantize(level, width, EPS))
+    round_off = Kernel(level, quantize(level, padded(width), CODES["q4"]))
+    fused = Kernel(level, rms_norm_quantize(level, width, EPS, CODES["q4"]))
     for n in COUNTS:
         x = normal(n, width, seed=n)
         (y,) = norm(x, weight, outputs=[filled(n, padded(width))])
@@ -81,7 +82,7 @@ def test_a_nan_is_not_lost_by_quantization(level: Level) -> None:
     x = normal(3, 64)
     x[1, 40] = np.nan
     _, scales, _ = rows_of(
-        Kernel(level, quantize(level, 64))(x, outputs=quantized_outputs(3, 64)), 3
+        Kernel(level, quantize(level, 64, CODES["q4"]))(x, outputs=quantized_outputs(3, 64)), 3
     )
     assert np.array_equal(np.isnan(scales), [[False, False], [False, True], [False, False]])
 
@@ -97,16 +98,18 @@ def test_quantized_activations_are_within_half_a_step() -> None:
 
 
 @pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("weights", ["f32", "f16", "q4"])
+@pytest.mark.parametrize("weights", ["f32", "f16", "q4", "q8"])
 @pytest.mark.parametrize(("vocab", "hidden"), [(105, 64), (32, 72)])
 def test_embed_reads_rows_of_the_packed_table_exactly(
     level: Level, weights: Any, vocab: int, hidden: int
 ) -> None:
     table = normal(vocab, hidden)
     packed: tuple[Array, ...]
-    if weights == "q4":
-        packed = reference.pack_q4(*reference.quantize_q4(table))
-        plain = reference.unpack_q4(*packed)
+    if weights in CODES:
+        pack = reference.pack_q4 if weights == "q4" else reference.pack_q8
+        codes = reference.quantize_q4 if weights == "q4" else reference.quantize_q8
+        packed = pack(*codes(table))
+        plain = reference.unpack_groups(*packed)
     else:
         packed = (reference.pack_float(table.astype("f4" if weights == "f32" else "f2")),)
         plain = reference.unpack_float(packed[0])

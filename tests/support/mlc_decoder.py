@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 Places = NDArray[np.int64]
 
-GROUPS = {"q3": (3, 40), "q4": (4, 32)}
+GROUPS = {"q3": (3, 40), "q4": (4, 32), "q8": (8, 32)}
 
 
 def read_raw(folder: Path) -> dict[str, NDArray[Any]]:

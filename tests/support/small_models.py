@@ -18,6 +18,7 @@ from mlc_llm.models.architecture import Architecture
 from mlc_llm.models.folder import open_folder
 from mlc_llm.models.parameters import parameters
 from mlc_llm.models.rope import rope_table
+from mlc_llm.quantization.encode import quantize_bytes
 from mlc_llm.quantization.group import quantize
 from mlc_llm.quantization.scheme import scheme_by_name
 from mlc_llm.weights.load import load_weights
@@ -32,6 +33,7 @@ from support.oracle import Oracle, random_weights
 
 CONTEXT = 320
 NUM_ROWS = 12
+QUANTIZERS = {"q4": quantize, "q8": quantize_bytes}
 PAGES_PER_ROW = CONTEXT // PAGE_SIZE
 
 
@@ -77,8 +79,8 @@ def packed_weights(arch: Architecture, quantization: str, seed: int) -> list[NDA
         weights = scheme.format_of(spec.name)
         tensors = [huge_empty(t.shape, t.dtype) for t in spec.tensors(weights)]
         stored = values[spec.name]
-        if weights == "q4" and spec.kind != "vector":
-            pack(spec, quantize(stored), tensors)
+        if weights in QUANTIZERS and spec.kind != "vector":
+            pack(spec, QUANTIZERS[weights](stored), tensors)
         else:
             pack(spec, stored.astype(np.float16 if weights == "f16" else np.float32), tensors)
         packed += tensors

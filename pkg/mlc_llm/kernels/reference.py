@@ -72,6 +72,44 @@ def unpack_q4(words: Array, scales: Array) -> Array:
     return matrix.reshape(blocks * ROW_BLOCK, groups * GROUP_SIZE)
 
 
+def quantize_q8(matrix: Array) -> tuple[Array, Array]:
+    """8-bit groups: bytes uint8[N, Kp] of 0..254 and scales float16[N, Kp/32]."""
+    cols = round_up(matrix.shape[1], GROUP_SIZE)
+    groups = pad(matrix, matrix.shape[0], cols).reshape(matrix.shape[0], -1, GROUP_SIZE)
+    scales = (np.abs(groups).max(-1) / 127).astype(np.float16)
+    divisors = np.where(scales == 0, np.float16(1), scales).astype(np.float32)
+    codes = np.clip(np.rint(groups / divisors[..., None]) + 127, 0, 254).astype(np.uint8)
+    return codes.reshape(matrix.shape[0], cols), scales
+
+
+def pack_q8(codes: Array, scales: Array) -> tuple[Array, Array]:
+    """Bytes [N, Kp], scales [N, Kp/32] to words int32[Np/16, Kp/32, 8, 16] and scales
+    float16[Np/16, Kp/32, 16]."""
+    rows, cols = round_up(codes.shape[0], ROW_BLOCK), codes.shape[1]
+    groups = cols // GROUP_SIZE
+    filled = np.full((rows, cols), 127, np.uint8)
+    filled[: codes.shape[0]] = codes
+    packed = filled.reshape(-1, ROW_BLOCK, groups, 8, 4).transpose(0, 2, 3, 1, 4)
+    words = np.ascontiguousarray(packed).view(np.int32)[..., 0]
+    blocks = pad(scales, rows, groups).reshape(-1, ROW_BLOCK, groups)
+    return words, np.ascontiguousarray(blocks.transpose(0, 2, 1))
+
+
+def unpack_q8(words: Array, scales: Array) -> Array:
+    """The float32 matrix [Np, Kp] that packed bytes and scales stand for."""
+    blocks, groups = words.shape[:2]
+    packed = np.ascontiguousarray(words).view(np.uint8).reshape(blocks, groups, 8, ROW_BLOCK, 4)
+    values = packed.transpose(0, 3, 1, 2, 4).reshape(blocks, ROW_BLOCK, groups, GROUP_SIZE)
+    per_row = scales.astype(np.float32).transpose(0, 2, 1)
+    matrix: Array = (values.astype(np.float32) - 127) * per_row[..., None]
+    return matrix.reshape(blocks * ROW_BLOCK, groups * GROUP_SIZE)
+
+
+def unpack_groups(words: Array, scales: Array) -> Array:
+    """The matrix that packed codes of 4 or 8 bits and their scales stand for."""
+    return unpack_q4(words, scales) if words.shape[2] == 4 else unpack_q8(words, scales)
+
+
 def alternate_gate_up(gate: Array, up: Array) -> Array:
     """Rows of `gate` and `up` [I, K] in the block order of a gate_up matrix [2 Ip, K]."""
     rows = round_up(gate.shape[0], GROUP_SIZE)
@@ -105,7 +143,7 @@ def linear_float(
     return _finish(x.astype(np.float64) @ matrix.T, num_rows, epilogue, residual)
 
 
-def linear_q4(
+def linear_grouped(
     xq: Array,
     xs: Array,
     w: Array,
@@ -116,12 +154,12 @@ def linear_q4(
     residual: Array | None = None,
 ) -> Array:
     """Quantized activations times the transpose of packed (w, s), finished by `epilogue`."""
-    matrix = unpack_q4(w, s).astype(np.float64)
+    matrix = unpack_groups(w, s).astype(np.float64)
     return _finish(dequantize(xq, xs)[:n] @ matrix.T, num_rows, epilogue, residual)
 
 
-def quantize(x: Array) -> tuple[Array, Array, Array]:
-    """x [n, K] to tiles (xq, xs, xc) of 8 rows; rows past n are zero."""
+def quantize(x: Array, zero: int = 7) -> tuple[Array, Array, Array]:
+    """x [n, K] to tiles (xq, xs, xc) of 8 rows for codes around `zero`; rows past n are zero."""
     n = x.shape[0]
     padded = pad(x, round_up(n, TILE_ROWS), round_up(x.shape[1], GROUP_SIZE))
     tiles = padded.reshape(-1, TILE_ROWS, padded.shape[1] // GROUP_SIZE, GROUP_SIZE)
@@ -130,7 +168,7 @@ def quantize(x: Array) -> tuple[Array, Array, Array]:
     whole = np.rint(groups * (np.float32(127) / largest)[..., None]).astype(np.int8)
     xq = np.ascontiguousarray(whole).view(np.int32)
     xs = (largest * np.float32(1 / 127)).astype(np.float32)
-    return xq, xs, (-7 * whole.astype(np.int32).sum(-1)).astype(np.int32)
+    return xq, xs, (-zero * whole.astype(np.int32).sum(-1)).astype(np.int32)
 
 
 def dequantize(xq: Array, xs: Array) -> Array:
@@ -148,9 +186,11 @@ def rms_norm(x: Array, weight: Array, eps: float, cols_padded: int) -> Array:
     return pad(scaled.astype(np.float32), x.shape[0], cols_padded)
 
 
-def rms_norm_quantize(x: Array, weight: Array, eps: float) -> tuple[Array, Array, Array]:
+def rms_norm_quantize(
+    x: Array, weight: Array, eps: float, zero: int = 7
+) -> tuple[Array, Array, Array]:
     """`quantize` of `rms_norm`."""
-    return quantize(rms_norm(x, weight, eps, round_up(x.shape[1], GROUP_SIZE)))
+    return quantize(rms_norm(x, weight, eps, round_up(x.shape[1], GROUP_SIZE)), zero)
 
 
 def embed(ids: Array, table: Array, hidden: int) -> Array:

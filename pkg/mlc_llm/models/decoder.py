@@ -25,14 +25,14 @@ from mlc_llm.kernels.cpu.kv_format import KvFormat
 from mlc_llm.kernels.cpu.layer_norm import layer_norm, layer_norm_quantize
 from mlc_llm.kernels.cpu.level import Level
 from mlc_llm.kernels.cpu.linear_float import linear_float
-from mlc_llm.kernels.cpu.linear_q4 import gated_q4, linear_q4
+from mlc_llm.kernels.cpu.linear_grouped import gated_grouped, linear_grouped
 from mlc_llm.kernels.cpu.matmul import GATED, Epilogue
 from mlc_llm.kernels.cpu.norm import rms_norm, rms_norm_add, rms_norm_quantize
 from mlc_llm.kernels.cpu.quantize import quantize
 from mlc_llm.kernels.cpu.rope import Rotation, rope_append
 from mlc_llm.models.architecture import Architecture
 from mlc_llm.models.parameters import ROW_BLOCK, ParameterSpec, parameters
-from mlc_llm.quantization.scheme import GROUP_SIZE, Scheme, kv_storage
+from mlc_llm.quantization.scheme import CODES, GROUP_SIZE, Codes, Scheme, kv_storage
 
 
 class Inputs(NamedTuple):
@@ -144,8 +144,8 @@ class _Builder:
         head = table if self.arch.tie_word_embeddings else weights["lm_head.weight"]
         hidden = self._hidden_rows(x, inputs)
         x = self._take_rows(x, inputs.last)
-        quantizes = self.scheme.format_of(head.spec.name) == "q4"
-        x = self._norm(x, weights, "model.norm", self.b, quantizes)
+        codes = CODES.get(self.scheme.format_of(head.spec.name))
+        x = self._norm(x, weights, "model.norm", self.b, codes)
         logits = self._logits(x, head, inputs.logits)
         return relax.Tuple([logits, hidden])
 
@@ -157,7 +157,7 @@ class _Builder:
         if norms == "after":
             read = self._quantized(x, self.arch.hidden_size)
         else:
-            read = self._norm(x, weights, "input_layernorm", self.n)
+            read = self._norm(x, weights, "input_layernorm", self.n, self._codes)
         mixed = self._mixed(read, inputs, layer, weights)
         if norms == "before":
             after = self._linear(mixed, weights, "self_attn.o_proj", "add", x)
@@ -167,7 +167,8 @@ class _Builder:
         if norms == "after":
             read = self._quantized(after, self.arch.hidden_size)
         elif not self.arch.shared_norm:
-            read = self._norm(x if self.arch.parallel else after, weights, before_mlp, self.n)
+            source = x if self.arch.parallel else after
+            read = self._norm(source, weights, before_mlp, self.n, self._codes)
         inner = self._inner_rows(read, weights)
         if norms == "before":
             return self._linear(inner, weights, "mlp.down_proj", "add", after)
@@ -190,13 +191,13 @@ class _Builder:
 
     def _gated(self, read: Rows, weight: Weight, epilogue: Epilogue) -> Rows:
         """act(gate) * up as a product wants it."""
-        if not self._quantizes:
+        if self._codes is None:
             kernel = self._product(weight, epilogue, weight.spec.rows, read.cols)
             args = [*read.tensors, *weight.tensors]
             return Rows([self._call(kernel, args, _floats(self.n, self._inner))], self._inner)
         blocks, rows = weight.spec.num_blocks, weight.spec.rows
         name = f"linear_{epilogue}_{rows}_{read.cols}"
-        kernel = self._kernel(name, gated_q4, blocks, read.cols, epilogue)
+        kernel = self._kernel(name, gated_grouped, self._codes, blocks, read.cols, epilogue)
         args = [*read.tensors, *weight.tensors, self.n]
         return Rows(self._fields(kernel, args, _quantized(self.n, self._inner)), self._inner)
 
@@ -211,8 +212,9 @@ class _Builder:
         return round_up(self.arch.intermediate_size, GROUP_SIZE)
 
     @property
-    def _quantizes(self) -> bool:
-        return self.scheme.weights == "q4"
+    def _codes(self) -> Codes | None:
+        """What weights are, where products take quantized activations."""
+        return CODES.get(self.scheme.weights)
 
     def _embed(self, ids: Expr, table: Weight, scale: float, add: Expr | None = None) -> Expr:
         hidden, blocks = self.arch.hidden_size, table.spec.num_blocks
@@ -237,11 +239,8 @@ class _Builder:
             self.kernels[name] = self.blocks.add_func(take_rows(self.arch.hidden_size), name)
         return self.kernels[name]
 
-    def _norm(
-        self, x: Expr, weights: Weights, name: str, rows: Expr, quantizes: bool | None = None
-    ) -> Rows:
-        """The normalised rows as a product wants them: that of the head may want other ones."""
-        quantizes = self._quantizes if quantizes is None else quantizes
+    def _norm(self, x: Expr, weights: Weights, name: str, rows: Expr, codes: Codes | None) -> Rows:
+        """The normalised rows as a product with such weights wants them."""
         hidden, eps = self.arch.hidden_size, self.arch.rms_norm_eps
         args = [x, *weights[f"{name}.weight"].tensors]
         if self.arch.norm_bias:
@@ -250,10 +249,10 @@ class _Builder:
             sizes: tuple[object, ...] = (hidden, eps, self.arch.norm_bias)
             plain, quantizing = layer_norm, layer_norm_quantize
         else:
-            sizes = (hidden, eps) if quantizes else (hidden, self._hidden, eps)
+            sizes = (hidden, eps) if codes else (hidden, self._hidden, eps)
             plain, quantizing = rms_norm, rms_norm_quantize
-        if quantizes:
-            kernel = self._kernel(quantizing.__name__, quantizing, *sizes)
+        if codes:
+            kernel = self._kernel(quantizing.__name__, quantizing, *sizes, codes)
             tensors = self._fields(kernel, args, _quantized(rows, hidden))
             return Rows(tensors, self._hidden)
         kernel = self._kernel(plain.__name__, plain, *sizes)
@@ -267,9 +266,9 @@ class _Builder:
 
     def _quantized(self, x: Expr, cols: int) -> Rows:
         """Rows of activations as a product wants them."""
-        if not self._quantizes:
+        if self._codes is None:
             return Rows([x], cols)
-        kernel = self._kernel(f"quantize_{cols}", quantize, cols)
+        kernel = self._kernel(f"quantize_{cols}", quantize, cols, self._codes)
         return Rows(self._fields(kernel, [x], _quantized(self.n, cols)), cols)
 
     def _product(
@@ -286,8 +285,8 @@ class _Builder:
         weights = self.scheme.format_of(weight.spec.name)
         kind = "" if weights == self.scheme.weights else f"_{weights}"
         name = f"linear_{finish}_{num_rows}_{cols}{kind}"
-        if weights == "q4":
-            return self._kernel(name, linear_q4, *sizes)
+        if codes := CODES.get(weights):
+            return self._kernel(name, linear_grouped, codes, *sizes)
         return self._kernel(name, linear_float, weights, *sizes)
 
     def _linear(

@@ -9,6 +9,9 @@ in blocks of 16 rows so that one vector load brings 16 output rows:
                byte i of W[b, g, j, r] holds, for row 16 b + r, column 32 g + 4 j + i in its
                low nibble and column 32 g + 16 + 4 j + i in its high nibble;
                value = (nibble - 7) * S[b, g, r]
+    q8         W int32[Np/16, Kp/32, 8, 16] and S as in q4
+               byte i of W[b, g, j, r] holds, for row 16 b + r, column 32 g + 4 j + i;
+               value = (byte - 127) * S[b, g, r]
 
 Np is N rounded up to 16, Kp is K rounded up to 32; padding decodes to zero.
 `gate_up` alternates blocks: block 2 i is gate rows 16 i.., block 2 i + 1 the same rows of up, with
@@ -23,7 +26,7 @@ from msgspec import Struct
 
 from mlc_llm.compiler.abi import round_up
 from mlc_llm.models.architecture import Architecture
-from mlc_llm.quantization.scheme import GROUP_SIZE, Scheme, WeightFormat
+from mlc_llm.quantization.scheme import CODES, GROUP_SIZE, Scheme, WeightFormat
 
 ROW_BLOCK = 16
 
@@ -54,10 +57,10 @@ class ParameterSpec(Struct, frozen=True):
             return (TensorSpec(self.name, (self.cols,), "float32"),)
         blocks = self.num_blocks
         cols = round_up(self.cols, GROUP_SIZE)
-        if weights == "q4":
+        if codes := CODES.get(weights):
             groups = cols // GROUP_SIZE
             return (
-                TensorSpec(f"{self.name}.q", (blocks, groups, 4, ROW_BLOCK), "int32"),
+                TensorSpec(f"{self.name}.q", (blocks, groups, codes.words, ROW_BLOCK), "int32"),
                 TensorSpec(f"{self.name}.s", (blocks, groups, ROW_BLOCK), "float16"),
             )
         dtype = "float32" if weights == "f32" else "float16"

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from mlc_llm.quantization.float8 import E4M3_MAX, round_e4m3
 from mlc_llm.quantization.floats import FloatArray, widen_bfloats, widen_halves
-from mlc_llm.quantization.storage import BLOCK, ModelDtype, Storage
+from mlc_llm.quantization.group import Quantized
+from mlc_llm.quantization.storage import BLOCK, STORAGES, ModelDtype, Storage
 
 WordArray = NDArray[np.uint32]
 
@@ -49,6 +50,12 @@ def quantize_groups(weights: FloatArray, storage: Storage) -> tuple[WordArray, F
         codes = np.clip(nearest, 0, 2 * storage.max_int).astype(np.uint32).reshape(rows, -1)
     codes[:, cols:] = 0
     return _joined(codes, storage), scales
+
+
+def quantize_bytes(weights: FloatArray) -> Quantized:
+    """q8f16_1 of a matrix [n, K] whose values are float16's."""
+    words, scales = quantize_groups(weights, STORAGES["q8f16_1"])
+    return Quantized(words, scales.astype(np.float16))
 
 
 def quantize_tensor(weights: FloatArray, scale: np.float32) -> NDArray[np.uint8]:

@@ -1,9 +1,12 @@
-"""q4f16_1: 4-bit groups of 32 along a row, a float16 scale each, bit for bit as MLC stores it.
+"""Groups of 32 along a row, a float16 scale each. q4f16_1, bit for bit as MLC stores it:
 
     q_scale[n, g]    float16   max |w| of the group / 7
     q_weight[n, t]   uint32    nibble i (bits 4 i..) is column 8 t + i;
                                value = (nibble - 7) * q_scale
     nibble = clip(round_half_even(w / q_scale + 7), 0, 14), every operation rounded to float16
+
+q8f16_1 is the same with bytes: 127 for 7, 254 for 14, four columns to a word, and codes that are
+nearest to the scale as it is stored, in float32 (`encode.quantize_groups`).
 
 A tail shorter than a group uses its own elements only and fills its word with zeros. A group whose
 scale rounds to zero stores nibble 7, so that it decodes to zero.
@@ -23,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlc_llm.quantization.floats import FloatArray, widen_halves
-from mlc_llm.quantization.scheme import GROUP_SIZE
+from mlc_llm.quantization.scheme import GROUP_SIZE, Codes
 
 WordArray = NDArray[np.uint32]
 HalfArray = NDArray[np.float16]
@@ -33,14 +36,19 @@ GROUP_WORDS = GROUP_SIZE // WORD_ELEMENTS
 MAX_INT = 7
 
 _SPLITTER = np.float32((1 << 13) + 1)
-_CODE_FOR_ZERO = 0x77777777
 
 
 class Quantized(NamedTuple):
-    """A matrix [N, K]: `words` uint32 [N, 4 * ceil(K / 32)], `scales` float16 [N, ceil(K / 32)]."""
+    """A matrix [N, K]: `words` uint32 [N, B * ceil(K / 32)] of codes of B bits, `scales` float16
+    [N, ceil(K / 32)]."""
 
     words: WordArray
     scales: HalfArray
+
+    @property
+    def codes(self) -> Codes:
+        """What the words hold."""
+        return Codes(self.words.shape[1] // self.scales.shape[1])
 
 
 def quantize(weights: NDArray[Any]) -> Quantized:
@@ -68,35 +76,44 @@ def quantize_halves(weights: FloatArray) -> Quantized:
         codes = _codes(grouped / divisors[:, None])
     words = _join_nibbles(codes).reshape(rows, groups * GROUP_WORDS)
     if tail:
-        words[:, -GROUP_WORDS:] &= tail_mask(cols)
+        words[:, -GROUP_WORDS:] &= tail_mask(cols, Codes(4))
     return Quantized(words, scales.reshape(rows, groups))
 
 
 def dequantize(quantized: Quantized, cols: int) -> FloatArray:
     """The matrix [N, cols] that the codes stand for; float32 holds every product exactly."""
     rows, groups = quantized.scales.shape
-    shifts = np.arange(0, 32, 4, dtype=np.uint32)
-    nibbles = (quantized.words[:, :, None] >> shifts & np.uint32(15)).astype(np.float32)
-    values = nibbles.reshape(rows, groups, GROUP_SIZE) - np.float32(MAX_INT)
+    codes = quantized.codes
+    shifts = np.arange(0, 32, codes.bits, dtype=np.uint32)
+    mask = np.uint32((1 << codes.bits) - 1)
+    whole = (quantized.words[:, :, None] >> shifts & mask).astype(np.float32)
+    values = whole.reshape(rows, groups, GROUP_SIZE) - np.float32(codes.zero)
     values *= quantized.scales.astype(np.float32)[:, :, None]
     return values.reshape(rows, groups * GROUP_SIZE)[:, :cols]
 
 
-def tail_mask(cols: int) -> WordArray:
-    """Bits of the four words of a row's last group that belong to columns before `cols`."""
-    first = (cols - 1) // GROUP_SIZE * GROUP_SIZE + np.arange(GROUP_WORDS) * WORD_ELEMENTS
-    kept = np.clip(cols - first, 0, WORD_ELEMENTS).astype(np.uint64)
-    return ((np.uint64(1) << kept * np.uint64(4)) - np.uint64(1)).astype(np.uint32)
+def tail_mask(cols: int, codes: Codes) -> WordArray:
+    """Bits of the words of a row's last group that belong to columns before `cols`."""
+    each = 32 // codes.bits
+    first = (cols - 1) // GROUP_SIZE * GROUP_SIZE + np.arange(codes.words) * each
+    kept = np.clip(cols - first, 0, each).astype(np.uint64)
+    return ((np.uint64(1) << kept * np.uint64(codes.bits)) - np.uint64(1)).astype(np.uint32)
 
 
-def fill_tail(words: WordArray, cols: int) -> WordArray:
-    """The words of a matrix with `cols` columns, every nibble past the last decoding to zero."""
+def word_of_zeros(codes: Codes) -> int:
+    """A word that stands for nothing but zeros."""
+    return sum(codes.zero << at for at in range(0, 32, codes.bits))
+
+
+def fill_tail(quantized: Quantized, cols: int) -> WordArray:
+    """The words of a matrix with `cols` columns, every code past the last decoding to zero."""
     if cols % GROUP_SIZE == 0:
-        return words
-    mask = tail_mask(cols)
-    filled = words.copy()
-    filled[:, -GROUP_WORDS:] &= mask
-    filled[:, -GROUP_WORDS:] |= ~mask & np.uint32(_CODE_FOR_ZERO)
+        return quantized.words
+    codes = quantized.codes
+    mask = tail_mask(cols, codes)
+    filled = quantized.words.copy()
+    filled[:, -codes.words :] &= mask
+    filled[:, -codes.words :] |= ~mask & np.uint32(word_of_zeros(codes))
     return filled
 
 

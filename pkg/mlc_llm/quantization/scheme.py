@@ -2,15 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from msgspec import Struct
 
 from mlc_llm.errors import BadConfig
 from mlc_llm.quantization.storage import is_table
 
-WeightFormat = Literal["f32", "f16", "q4"]
-"""How a kernel reads a matrix: plain floats, or 4-bit groups of 32 with float16 scales."""
+WeightFormat = Literal["f32", "f16", "q4", "q8"]
+"""How a kernel reads a matrix: plain floats, or 4-bit or 8-bit groups of 32 with float16 scales."""
+
+
+class Codes(NamedTuple):
+    """Whole numbers that, times their group's scale, are weights."""
+
+    bits: int
+
+    @property
+    def zero(self) -> int:
+        """The code that stands for zero; codes reach from 0 to twice it."""
+        return (1 << self.bits - 1) - 1
+
+    @property
+    def words(self) -> int:
+        """Words of 32 bits in a group."""
+        return GROUP_SIZE * self.bits // 32
+
+
+GROUP_SIZE = 32
+"""Weights that share one scale, along the input axis."""
+
+CODES: dict[WeightFormat, Codes] = {"q4": Codes(4), "q8": Codes(8)}
+"""The formats whose products take activations quantized to 8 bits."""
 
 
 KvDtype = Literal["float32", "float16", "bfloat16"]
@@ -31,9 +54,6 @@ class Scheme(Struct, frozen=True):
         return (self.tables if is_table(name) else None) or self.weights
 
 
-GROUP_SIZE = 32
-"""Weights that share one scale, along the input axis."""
-
 SCHEMES = {
     scheme.name: scheme
     for scheme in (
@@ -42,6 +62,7 @@ SCHEMES = {
         Scheme("q4f16_1", "q4", "bfloat16"),
         Scheme("q4f16_2", "q4", "bfloat16", tables="f16"),
         Scheme("q4f32_1", "q4", "float32"),
+        Scheme("q8f16_1", "q8", "bfloat16"),
     )
 }
 

@@ -9,8 +9,8 @@
 
 Knows no tensor. `served` is the scheme that kernels compute with. It holds the stored values, or
 what MLC itself makes of them, which is their product rounded to float16:
-* 4-bit groups of 32 stay what they are, whichever way they lie. Scales in bfloat16 become float16,
-  where they change only below 6e-5, by less than float16's own step of 6e-8.
+* 4-bit and 8-bit groups of 32 stay what they are, whichever way they lie. Scales in bfloat16 become
+  float16, where they change only below 6e-5, by less than float16's own step of 6e-8.
 * 3-bit groups of 40, float8 and AWQ have no exact form in 4-bit groups of 32, so they are served as
   float16; they are small on disk, not in memory.
 * bfloat16 is served as float16: it has fewer significant bits, and weights lie within its range.
@@ -96,6 +96,7 @@ STORAGES = {
         Storage("q4bf16_0", "group", "BF16", "q4f16_1", 4, 32, transposed=True),
         Storage("q4bf16_1", "group", "BF16", "q4f16_1", 4, 32),
         Storage("q4f32_1", "group", "F32", "q4f32_1", 4, 32),
+        Storage("q8f16_1", "group", "F16", "q8f16_1", 8, 32),
         Storage("q4f16_autoawq", "awq", "F16", "q0f16", 4, AWQ_GROUP, tables=False),
         Storage("e4m3_e4m3_f16", "tensor", "F16", "q0f16", 8, tables=False),
         Storage("fp8_e4m3fn_bf16_block_scale", "block", "BF16", "q0f16", 8, tables=False),

@@ -18,8 +18,7 @@ from mlc_llm.models.folder import ModelFolder
 from mlc_llm.models.layout import Layout
 from mlc_llm.models.parameters import ParameterSpec, parameters
 from mlc_llm.models.registry import family
-from mlc_llm.quantization.group import GROUP_WORDS
-from mlc_llm.quantization.scheme import GROUP_SIZE, Scheme
+from mlc_llm.quantization.scheme import CODES, GROUP_SIZE, Scheme
 from mlc_llm.quantization.storage import STORAGES, Storage
 from mlc_llm.weights.source import StoredTensor, rows_of
 from mlc_llm.weights.sources.mlc import SCALES, coded_matrix
@@ -38,7 +37,8 @@ class StoredFloats(Struct, frozen=True):
 
 
 class StoredWords(Struct, frozen=True):
-    """Tensors that lie in the file as q4f16_1, whose rows one after the other are a matrix's."""
+    """Tensors in the groups of codes that kernels take. Their rows, one after the other, are the
+    parameter's."""
 
     words: tuple[StoredTensor, ...]
     scales: tuple[StoredTensor, ...]
@@ -70,7 +70,7 @@ def bind(folder: ModelFolder, scheme: Scheme, tensors: Mapping[str, StoredTensor
     for spec in parameters(arch):
         names = layout.stored_names(spec.name)
         if spec.kind != "vector" and storage and storage.quantizes(spec.name):
-            if scheme.format_of(spec.name) == "q4":
+            if scheme.format_of(spec.name) in CODES:
                 bindings.append(Binding(spec, _words(spec, names, storage, finder)))
             else:
                 bindings.append(Binding(spec, _coded(spec, names, storage, finder)))
@@ -132,7 +132,7 @@ def _words(
             for name, rows in pieces_of(spec, names)
         )
 
-    words = found("q_weight", groups * GROUP_WORDS, ("U32",))
+    words = found("q_weight", groups * storage.group_words, ("U32",))
     return StoredWords(words, found("q_scale", groups, SCALES), transposed)
 
 

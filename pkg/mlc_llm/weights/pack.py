@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from mlc_llm.compiler.abi import round_up
 from mlc_llm.models.architecture import Architecture
 from mlc_llm.models.parameters import ROW_BLOCK, ParameterSpec, parameters
-from mlc_llm.quantization.group import Quantized, dequantize, fill_tail
-from mlc_llm.quantization.scheme import GROUP_SIZE, Scheme
+from mlc_llm.quantization.group import Quantized, dequantize, fill_tail, word_of_zeros
+from mlc_llm.quantization.scheme import GROUP_SIZE, Codes, Scheme
 
 CHUNK_ELEMENTS = 1 << 19
 """Weights handled at a time: passes long enough that threads rarely wait for the interpreter."""
@@ -61,34 +61,41 @@ def pack_floats(matrix: AnyArray, out: AnyArray) -> None:
 
 
 def pack_words(quantized: Quantized, cols: int, words: AnyArray, scales: AnyArray) -> None:
-    """Rows of q4f16_1 into blocks int32[B, G, 4, 16] and float16[B, G, 16]; rows <= 16 B."""
+    """Rows of groups into blocks int32[B, G, bits, 16] and float16[B, G, 16]; rows <= 16 B."""
     blocks, groups = scales.shape[:2]
-    source = fill_tail(quantized.words, cols)
+    source = fill_tail(quantized, cols)
     source_scales = quantized.scales
     if missing := blocks * ROW_BLOCK - len(source):
         # A scale of zero makes whatever the words hold decode to zero.
-        source = np.pad(source, ((0, missing), (0, 0)), constant_values=0x77777777)
+        zeros = word_of_zeros(quantized.codes)
+        source = np.pad(source, ((0, missing), (0, 0)), constant_values=zeros)
         source_scales = np.pad(source_scales, ((0, missing), (0, 0)))
-    halves = source.view("<u2").reshape(blocks, ROW_BLOCK, groups, 2, 4)
-    spread = _spread_nibbles(halves.astype(np.uint32))
-    joined = spread[:, :, :, 0] | spread[:, :, :, 1] << np.uint32(4)
+    if quantized.codes.bits == 4:
+        halves = source.view("<u2").reshape(blocks, ROW_BLOCK, groups, 2, 4)
+        spread = _spread_nibbles(halves.astype(np.uint32))
+        joined = spread[:, :, :, 0] | spread[:, :, :, 1] << np.uint32(4)
+    else:
+        joined = source.reshape(blocks, ROW_BLOCK, groups, quantized.codes.words)
     words[...] = joined.view(np.int32).transpose(0, 2, 3, 1)
     scales[...] = source_scales.reshape(blocks, ROW_BLOCK, groups).transpose(0, 2, 1)
 
 
 def unpack_words(words: AnyArray, scales: AnyArray) -> Quantized:
-    """The inverse of `pack_words`, padding included: [16 B, 4 G] words and [16 B, G] scales."""
-    blocks, groups = scales.shape[:2]
+    """The inverse of `pack_words`, padding included: [16 B, bits G] words and [16 B, G] scales."""
+    blocks, groups, of_group = words.shape[:3]
     joined = np.ascontiguousarray(words.transpose(0, 3, 1, 2)).view(np.uint32)
+    in_rows = np.ascontiguousarray(scales.transpose(0, 2, 1)).reshape(-1, groups)
+    if Codes(8).words == of_group:
+        return Quantized(joined.reshape(-1, groups * of_group), in_rows)
     low, high = joined & np.uint32(0x0F0F0F0F), joined >> np.uint32(4) & np.uint32(0x0F0F0F0F)
     halves = _gather_nibbles(np.stack((low, high), axis=3)).astype(np.uint16)
     rows = blocks * ROW_BLOCK
     stored = np.ascontiguousarray(halves).reshape(rows, groups * 8).view("<u4")
-    return Quantized(stored, np.ascontiguousarray(scales.transpose(0, 2, 1)).reshape(rows, groups))
+    return Quantized(stored, in_rows)
 
 
 def pack(spec: ParameterSpec, stored: AnyArray | Quantized, out: Sequence[AnyArray]) -> None:
-    """A whole parameter into the tensors of `spec.tensors(...)`: a float array, or q4f16_1."""
+    """A whole parameter into the tensors of `spec.tensors(...)`: a float array, or groups."""
     if spec.kind == "vector":
         assert not isinstance(stored, Quantized)
         out[0][...] = stored.reshape(-1)

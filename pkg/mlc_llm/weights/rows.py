@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mlc_llm.quantization.encode import quantize_bytes
 from mlc_llm.quantization.floats import (
     FloatArray,
     round_bfloats_to_halves,
@@ -38,12 +39,15 @@ class Conversion(NamedTuple):
 def row_reader(stored: Stored, weights: WeightFormat) -> RowReader:
     """How to read a parameter for a kernel that wants `weights`.
 
-    Floats come as float32, already rounded to float16 values for "f16"; "q4" gives `Quantized`.
+    Floats come as float32, already rounded to float16 values for "f16"; "q4" and "q8" give
+    `Quantized`.
     """
     if isinstance(stored, StoredWords):
         return lambda first, last: _words(stored, first, last)
     if weights == "q4":
         return lambda first, last: quantize_halves(_stacked(stored, first, last, _TO_HALVES))
+    if weights == "q8":
+        return lambda first, last: quantize_bytes(_stacked(stored, first, last, _TO_HALVES))
     conversions = _TO_SINGLES if weights == "f32" else _TO_HALVES
     return lambda first, last: _stacked(stored, first, last, conversions)
 

@@ -1,8 +1,9 @@
-"""Sums of 4-bit weights times 8-bit activations over one group of 32 columns, at every level.
+"""Sums of 4-bit or 8-bit weights times 8-bit activations over one group of 32 columns, at every
+level.
 
-A lane is a weight row. Word j of a lane holds columns 4 j .. 4 j + 3 in the low halves of its bytes
-and columns 16 + 4 j .. in the high halves; word j of the activations holds columns 4 j .. 4 j + 3.
-All levels give the same whole number, as float32.
+A lane is a weight row. Of 4-bit weights, word j of a lane holds columns 4 j .. 4 j + 3 in the low
+halves of its bytes and columns 16 + 4 j .. in the high halves; of 8-bit weights, and of the
+activations, word j holds columns 4 j .. 4 j + 3. All levels give the same whole number, as float32.
 """
 
 from __future__ import annotations
@@ -93,6 +94,43 @@ class Maddubs(NamedTuple):
         return T.Cast(f"float32x{self.lanes}", splat(xc, self.lanes) + quads)
 
 
+class SignedMaddubs(NamedTuple):
+    """The same for weights of 8 bits. They lose their offset and give their sign to the activation's
+    magnitude: the int16 sums of 2 products reach 2 * 127 * 127 = 32258, and are widened at once."""
+
+    lanes: int
+    pairs: str
+    quads: str
+    sign: str
+
+    def weights(self, word: Expr) -> list[Expr]:
+        lanes = 4 * self.lanes
+        return [T.bind(T.reinterpret(f"int8x{lanes}", word) - T.broadcast(T.int8(127), lanes))]
+
+    def activations(self, word: Expr) -> list[Expr]:
+        value = T.bind(T.reinterpret(f"int8x{4 * self.lanes}", splat(word, self.lanes)))
+        return [value, T.bind(self._signed(value, value))]
+
+    def start(self, xc: Expr) -> Var:
+        total = registers(self.lanes, "int32")
+        put(total, T.broadcast(T.int32(0), self.lanes), self.lanes)
+        return total
+
+    def add(self, total: Var, weights: list[Expr], activations: list[Expr]) -> None:
+        value, magnitude = activations
+        signed = self._signed(weights[0], value)
+        pairs = intrinsic(f"int16x{2 * self.lanes}", self.pairs, magnitude, signed)
+        ones = T.broadcast(T.int16(1), 2 * self.lanes)
+        quads = intrinsic(f"int32x{self.lanes}", self.quads, pairs, ones)
+        put(total, get(total, self.lanes) + quads, self.lanes)
+
+    def finish(self, total: Var, xc: Expr) -> Expr:
+        return T.Cast(f"float32x{self.lanes}", get(total, self.lanes))
+
+    def _signed(self, value: Expr, sign: Expr) -> Expr:
+        return intrinsic(f"int8x{4 * self.lanes}", self.sign, value, sign)
+
+
 class Plain(NamedTuple):
     """Any CPU: byte by byte in float32, where whole numbers below 2^24 are exact."""
 
@@ -102,7 +140,7 @@ class Plain(NamedTuple):
         lanes = self.lanes
         shifted = [T.shift_right(word, iconst(8 * b, lanes)) for b in range(4)]
         return [
-            T.bind(T.Cast(f"float32x{lanes}", T.bitwise_and(byte, iconst(15, lanes))))
+            T.bind(T.Cast(f"float32x{lanes}", T.bitwise_and(byte, iconst(255, lanes))))
             for byte in shifted
         ]
 
@@ -134,6 +172,21 @@ INSTRUCTIONS: dict[Level, Instruction] = {
     Level.SSE4: Maddubs(4, "llvm.x86.ssse3.pmadd.ub.sw.128", "llvm.x86.sse2.pmadd.wd"),
     Level.GENERIC: Plain(4),
 }
+"""For weights of 4 bits."""
+
+BYTE_INSTRUCTIONS: dict[Level, Instruction] = {
+    **INSTRUCTIONS,
+    Level.AVX2: SignedMaddubs(
+        8, "llvm.x86.avx2.pmadd.ub.sw", "llvm.x86.avx2.pmadd.wd", "llvm.x86.avx2.psign.b"
+    ),
+    Level.SSE4: SignedMaddubs(
+        4,
+        "llvm.x86.ssse3.pmadd.ub.sw.128",
+        "llvm.x86.sse2.pmadd.wd",
+        "llvm.x86.ssse3.psign.b.128",
+    ),
+}
+"""For weights of 8 bits."""
 
 
 def dot_group(
@@ -141,21 +194,26 @@ def dot_group(
 ) -> list[list[Expr]]:
     """float32 sums [row][part] of xc plus weights times activations.
 
-    `words[part]` are the group's four words of weights, `xq[row]` its eight words of activations.
-    Rows and parts are innermost: their chains of additions overlap, and a weight or an activation
+    `words[part]` are the group's four or eight words of weights, `xq[row]` its eight words of
+    activations. Rows and parts are innermost: their chains of additions overlap, and a weight or an activation
     is unpacked once for all of them.
     """
-    use = INSTRUCTIONS[level]
     lanes = TRAITS[level].lanes
-    mask = iconst(_LOW_HALVES, lanes)
     words = [[T.bind(word) for word in part] for part in words]
+    in_bytes = len(words[0]) == len(xq[0])
+    use = (BYTE_INSTRUCTIONS if in_bytes else INSTRUCTIONS)[level]
     totals = [[use.start(xc[i]) for _ in words] for i in range(len(xq))]
-    for half in range(2):
-        for j in range(4):
-            shifted = [T.shift_right(p[j], iconst(4, lanes)) if half else p[j] for p in words]
-            weights = [use.weights(T.bitwise_and(word, mask)) for word in shifted]
-            for i, row in enumerate(xq):
-                activations = use.activations(row[4 * half + j])
-                for p, part in enumerate(weights):
-                    use.add(totals[i][p], part, activations)
+    for j in range(len(xq[0])):
+        found = [part[j] if in_bytes else _halves(part[j % 4], j >= 4, lanes) for part in words]
+        weights = [use.weights(word) for word in found]
+        for i, row in enumerate(xq):
+            activations = use.activations(row[j])
+            for p, part in enumerate(weights):
+                use.add(totals[i][p], part, activations)
     return [[use.finish(total, xc[i]) for total in row] for i, row in enumerate(totals)]
+
+
+def _halves(word: Expr, high: bool, lanes: int) -> Expr:
+    """The low or the high halves of a word's bytes."""
+    shifted = T.shift_right(word, iconst(4, lanes)) if high else word
+    return T.bitwise_and(shifted, iconst(_LOW_HALVES, lanes))

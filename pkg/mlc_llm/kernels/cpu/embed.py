@@ -23,7 +23,7 @@ from mlc_llm.kernels.cpu.vector import (
     widen_half,
 )
 from mlc_llm.models.parameters import ROW_BLOCK
-from mlc_llm.quantization.scheme import GROUP_SIZE, WeightFormat
+from mlc_llm.quantization.scheme import CODES, GROUP_SIZE, Codes, WeightFormat
 
 
 class Finish(NamedTuple):
@@ -39,6 +39,14 @@ class Finish(NamedTuple):
         return value if self.residual is None else self.residual[row, columns] + value
 
 
+class Grouped(NamedTuple):
+    """A table in groups of codes."""
+
+    codes: Codes
+    w: Var
+    s: Var
+
+
 def embed(
     level: Level,
     weights: WeightFormat,
@@ -49,7 +57,7 @@ def embed(
 ) -> PrimFunc:
     """(ids int32[n], the table's packed tensors[, residual f32[n, hidden]], y f32[n, hidden]).
 
-    The table is `w` for f32 and f16, `w` and `s` for q4, shaped as in `models.parameters`. With
+    The table is `w` for f32 and f16, `w` and `s` for q4 and q8, shaped as in `models.parameters`. With
     `add`, y is the residual plus `scale` times the row. Ids are not checked: the caller knows they
     are in the table.
     """
@@ -58,17 +66,19 @@ def embed(
         n = symbol("n")
         ids = arg("ids", (n,), "int32")
         columns = round_up(hidden, GROUP_SIZE)
-        if weights == "q4":
+        codes = CODES.get(weights)
+        if codes:
             groups = columns // GROUP_SIZE
-            w = arg("w", (num_blocks, groups, 4, ROW_BLOCK), "int32")
+            w = arg("w", (num_blocks, groups, codes.words, ROW_BLOCK), "int32")
             s = arg("s", (num_blocks, groups, ROW_BLOCK), "float16")
         else:
             dtype = "float32" if weights == "f32" else "float16"
             w = arg("w", (num_blocks, columns, ROW_BLOCK), dtype)
         finish = Finish(scale, arg("residual", (n, hidden), "float32") if add else None)
         y = arg("y", (n, hidden), "float32")
-        if weights == "q4":
-            for_each_row(n, lambda r: _row_q4(level, ids[r], w, s, y, r, hidden, finish))
+        if codes:
+            place = Grouped(codes, w, s)
+            for_each_row(n, lambda r: _row_grouped(level, ids[r], place, y, r, hidden, finish))
         else:
             for_each_row(n, lambda r: _row_float(level, ids[r], w, y, r, hidden, finish))
 
@@ -110,23 +120,26 @@ def _row_float(
         T.buffer_store(y, finish(value, row, k, 1), [row, k])
 
 
-def _row_q4(
-    level: Level, token: Expr, w: Var, s: Var, y: Var, row: Expr, hidden: int, finish: Finish
+def _row_grouped(
+    level: Level, token: Expr, table: Grouped, y: Var, row: Expr, hidden: int, finish: Finish
 ) -> None:
-    """A word of a lane is 4 columns in its bytes' low halves and 4 more in the high halves."""
+    """A word of a lane is 4 columns in its bytes; of 4-bit codes, 4 in their low halves and 4 more,
+    half a group further, in the high halves."""
+    codes, w, s = table
     block, lane = _place(token)
+    halves = ((0, 0),) if codes.bits == 8 else ((0, 0), (4, GROUP_SIZE // 2))
 
     def columns(group: Expr, j: int, shift: int) -> Expr:
-        nibbles = T.shift_right(
+        found = T.shift_right(
             splat(w[block, group, j, lane], 4), T.ramp(T.int32(shift), T.int32(8), 4)
         )
-        whole = T.bitwise_and(nibbles, iconst(15, 4)) - iconst(7, 4)
+        whole = T.bitwise_and(found, iconst((1 << codes.bits) - 1, 4)) - iconst(codes.zero, 4)
         return T.Cast("float32x4", whole)
 
     def each_vector(group: Expr, store: Callable[[Expr, int], None]) -> None:
         scale = T.bind(splat(widen_half(level, s[block, group, lane], 1), 4))
-        for j in range(4):
-            for shift, offset in ((0, 0), (4, GROUP_SIZE // 2)):
+        for j in range(codes.words):
+            for shift, offset in halves:
                 store(columns(group, j, shift) * scale, offset + 4 * j)
 
     with T.serial(T.int64(hidden // GROUP_SIZE)) as group:

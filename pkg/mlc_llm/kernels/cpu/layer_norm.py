@@ -24,7 +24,7 @@ from mlc_llm.kernels.cpu.vector import (
     splat,
     symbol,
 )
-from mlc_llm.quantization.scheme import GROUP_SIZE
+from mlc_llm.quantization.scheme import GROUP_SIZE, Codes
 
 Emit = Callable[[Expr, Expr, Expr], None]
 
@@ -48,13 +48,15 @@ def layer_norm(level: Level, hidden: int, eps: float, bias: bool) -> PrimFunc:
     return prim_func(emit)
 
 
-def layer_norm_quantize(level: Level, hidden: int, eps: float, bias: bool) -> PrimFunc:
+def layer_norm_quantize(
+    level: Level, hidden: int, eps: float, bias: bool, codes: Codes
+) -> PrimFunc:
     """(x f32[n, hidden], weight f32[hidden][, bias f32[hidden]], xq, xs, xc): bitwise `quantize` of
     `layer_norm`."""
 
     def emit() -> None:
         normalise, n = _args(level, hidden, eps, bias)
-        out = Quantized(hidden // GROUP_SIZE)
+        out = Quantized(hidden // GROUP_SIZE, codes)
 
         def row(r: Expr) -> None:
             normalise(r, lambda g, low, high: out.write(r, g, low, high))

@@ -24,7 +24,7 @@ from mlc_llm.kernels.cpu.vector import (
     splat,
     symbol,
 )
-from mlc_llm.quantization.scheme import GROUP_SIZE
+from mlc_llm.quantization.scheme import GROUP_SIZE, Codes
 
 
 def rms_norm(level: Level, hidden: int, cols_padded: int, eps: float) -> PrimFunc:
@@ -53,14 +53,14 @@ def rms_norm(level: Level, hidden: int, cols_padded: int, eps: float) -> PrimFun
     return prim_func(emit)
 
 
-def rms_norm_quantize(level: Level, hidden: int, eps: float) -> PrimFunc:
+def rms_norm_quantize(level: Level, hidden: int, eps: float, codes: Codes) -> PrimFunc:
     """(x f32[n, hidden], weight f32[hidden], xq, xs, xc): bitwise `quantize` of `rms_norm`."""
 
     def emit() -> None:
         n = symbol("n")
         x = arg("x", (n, hidden), "float32")
         weight = arg("weight", (hidden,), "float32")
-        out = Quantized(-(-hidden // GROUP_SIZE))
+        out = Quantized(-(-hidden // GROUP_SIZE), codes)
 
         def row(r: Expr) -> None:
             _normalise(

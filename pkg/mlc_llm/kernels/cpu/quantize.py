@@ -2,7 +2,7 @@
 
     xq int32[t, G, 8, 8]    word j of row i holds columns 4 j .. 4 j + 3 of the group
     xs float32[t, G, 8]     largest magnitude / 127
-    xc int32[t, G, 8]       -7 times the sum of the group: weights are stored with 7 added
+    xc int32[t, G, 8]       -zero times the sum of the group: weights are stored with `zero` added
 
 Row r is row r % 8 of tile r / 8. Rows of the last tile past n are left as they were.
 """
@@ -28,7 +28,7 @@ from mlc_llm.kernels.cpu.vector import (
     splat,
     symbol,
 )
-from mlc_llm.quantization.scheme import GROUP_SIZE
+from mlc_llm.quantization.scheme import GROUP_SIZE, Codes
 
 SMALLEST = 1e-20
 """A group of zeros is divided by this instead of by zero."""
@@ -37,8 +37,9 @@ SMALLEST = 1e-20
 class Quantized:
     """The three output parameters, and how a row reaches them."""
 
-    def __init__(self, groups: int) -> None:
+    def __init__(self, groups: int, codes: Codes) -> None:
         tiles = symbol("t")
+        self.zero = codes.zero
         self.groups = groups
         self.xq = arg("xq", (tiles, groups, TILE_ROWS, 8), "int32")
         self.xs = arg("xs", (tiles, groups, TILE_ROWS), "float32")
@@ -56,16 +57,16 @@ class Quantized:
             T.buffer_store(self.xq, words, [*at, span(4 * j, 4)])
         T.buffer_store(self.xs, largest * T.float32(1.0 / 127.0), at)
         total = intrinsic("int32", "llvm.vector.reduce.add", whole[0] + whole[1])
-        T.buffer_store(self.xc, T.int32(-7) * total, at)
+        T.buffer_store(self.xc, T.int32(-self.zero) * total, at)
 
 
-def quantize(level: Level, cols: int) -> PrimFunc:
-    """(x f32[n, cols], xq, xs, xc); the last group is filled up with zeros."""
+def quantize(level: Level, cols: int, codes: Codes) -> PrimFunc:
+    """(x f32[n, cols], xq, xs, xc) for weights that are such codes; zeros fill the last group."""
 
     def emit() -> None:
         n = symbol("n")
         x = arg("x", (n, cols), "float32")
-        out = Quantized(-(-cols // GROUP_SIZE))
+        out = Quantized(-(-cols // GROUP_SIZE), codes)
 
         def row(r: Expr) -> None:
             for_each_group(

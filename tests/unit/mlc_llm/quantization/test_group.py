@@ -97,7 +97,7 @@ def test_a_group_of_zeros_decodes_to_zeros() -> None:
 def test_a_tail_is_zero_filled_on_disk_and_decodes_to_zero_when_filled() -> None:
     quantized = quantize(np.ones((1, 36), np.float32))
     assert quantized.words[0, 4:].tolist() == [0xEEEE, 0, 0, 0]
-    filled = Quantized(fill_tail(quantized.words, 36), quantized.scales)
+    filled = Quantized(fill_tail(quantized, 36), quantized.scales)
     assert dequantize(filled, 64)[0, 36:].tolist() == [0.0] * 28
 
 

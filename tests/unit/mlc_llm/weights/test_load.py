@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from mlc_llm.errors import BadConfig, BadModel
 from mlc_llm.models.folder import ModelFolder, open_folder
 from mlc_llm.models.parameters import tensor_specs
+from mlc_llm.quantization.encode import quantize_bytes
 from mlc_llm.quantization.group import dequantize, quantize
 from mlc_llm.quantization.scheme import SCHEMES, Scheme
 from mlc_llm.weights import load as loading
@@ -32,6 +33,7 @@ from support.oracle import random_weights
 from support.shared import shared_path
 
 Floats = NDArray[np.float32]
+QUANTIZERS = {"q4": quantize, "q8": quantize_bytes}
 
 
 def loaded(folder: ModelFolder, scheme: Scheme, **options: Any) -> dict[str, Floats]:
@@ -44,7 +46,8 @@ def served(name: str, value: Floats, scheme: Scheme) -> Floats:
     if value.ndim == 1 or kind == "f32":
         return value
     half = value.astype(np.float16).astype(np.float32)
-    return dequantize(quantize(half), value.shape[1]) if kind == "q4" else half
+    quantizer = QUANTIZERS.get(kind)
+    return dequantize(quantizer(half), value.shape[1]) if quantizer else half
 
 
 def assert_same(found: dict[str, Floats], expected: dict[str, Floats]) -> None:

@@ -1,4 +1,4 @@
-"""Products with 4-bit matrices and activations quantized to 8 bits, in whole numbers per group.
+"""Products with matrices in groups and activations quantized to 8 bits, in whole numbers.
 
 Each group of 32 columns gives an exact int32 sum; its product with the two scales is added in
 float32. So the levels differ only where their multiply-add rounds.
@@ -39,13 +39,14 @@ from mlc_llm.kernels.cpu.vector import (
     widen_half,
 )
 from mlc_llm.models.parameters import ROW_BLOCK
-from mlc_llm.quantization.scheme import GROUP_SIZE
+from mlc_llm.quantization.scheme import GROUP_SIZE, Codes
 
 GROUPS_AHEAD = {1: 20, 2: 24}
 MOST_AHEAD = 36
 """How far ahead weights are asked for, by rows of a tile: 6 to 10 KB. One row uses them as fast as
 memory gives them, and what is asked for too early waits in a small cache for nothing: at 20 groups
-it gets 90 % of the bandwidth, at 36 and without 80 %. Four rows get 92 % at 36, half without."""
+it gets 90 % of the bandwidth, at 36 and without 80 %. Four rows get 92 % at 36, half without.
+In groups of 4-bit weights; those of 8 bits are twice as long."""
 
 
 class Operands(NamedTuple):
@@ -58,8 +59,9 @@ class Operands(NamedTuple):
     s: Var
 
 
-def linear_q4(
+def linear_grouped(
     level: Level,
+    codes: Codes,
     num_blocks: int,
     cols: int,
     num_rows: int,
@@ -67,17 +69,17 @@ def linear_q4(
     bias: bool = False,
     softcap: float | None = None,
 ) -> PrimFunc:
-    """(xq int32[t, G, 8, 8], xs f32[t, G, 8], xc int32[t, G, 8], w int32[num_blocks, G, 4, 16],
+    """(xq int32[t, G, 8, 8], xs f32[t, G, 8], xc int32[t, G, 8], w int32[num_blocks, G, B, 16],
     s f16[num_blocks, G, 16][, bias f32[N]][, residual f32[n, N]], y f32[n, N]).
 
-    G is cols / 32 rounded up, t is n / 8 rounded up; xq, xs, xc come from `quantize`. N is
+    B is the bits of a code. G is cols / 32 rounded up, t is n / 8 rounded up; xq, xs, xc come from `quantize`. N is
     `num_rows`, or num_blocks * 8 for gated epilogues. Rows of xq past n are never read.
     """
     together = 2 if is_gated(epilogue) else 1
 
     def emit() -> None:
         n = symbol("n")
-        operands = _operands(num_blocks, cols)
+        operands = _operands(codes, num_blocks, cols)
         out = output_args(level, epilogue, num_blocks, num_rows, n, bias, softcap)
 
         def tile(row: Expr, block: Expr, rows: int, blocks: int) -> None:
@@ -89,14 +91,16 @@ def linear_q4(
     return prim_func(emit)
 
 
-def gated_q4(level: Level, num_blocks: int, cols: int, epilogue: Epilogue) -> PrimFunc:
-    """Bitwise `quantize` of a gated `linear_q4`: (xq, xs, xc, w, s, n int64, then xq, xs, xc of the
+def gated_grouped(
+    level: Level, codes: Codes, num_blocks: int, cols: int, epilogue: Epilogue
+) -> PrimFunc:
+    """Bitwise `quantize` of a gated `linear_grouped`: (xq, xs, xc, w, s, n int64, then xq, xs, xc of the
     num_blocks * 8 columns made). The blocks of gate and up fill whole panels."""
 
     def emit() -> None:
-        operands = _operands(num_blocks, cols)
+        operands = _operands(codes, num_blocks, cols)
         n = T.arg("n", T.int64())
-        out = GatedOutput(level, epilogue, Quantized(num_blocks // PANEL_BLOCKS))
+        out = GatedOutput(level, epilogue, Quantized(num_blocks // PANEL_BLOCKS, codes))
 
         def tile(row: Expr, block: Expr, rows: int, _blocks: int) -> None:
             out.write(row, block, rows, lambda b: _sums(level, operands, row, b, rows, 2))
@@ -107,14 +111,14 @@ def gated_q4(level: Level, num_blocks: int, cols: int, epilogue: Epilogue) -> Pr
     return prim_func(emit)
 
 
-def _operands(num_blocks: int, cols: int) -> Operands:
+def _operands(codes: Codes, num_blocks: int, cols: int) -> Operands:
     """Append the parameters."""
     tiles, groups = symbol("t"), -(-cols // GROUP_SIZE)
     return Operands(
         arg("xq", (tiles, groups, TILE_ROWS, 8), "int32"),
         arg("xs", (tiles, groups, TILE_ROWS), "float32"),
         arg("xc", (tiles, groups, TILE_ROWS), "int32"),
-        arg("w", (num_blocks, groups, 4, ROW_BLOCK), "int32"),
+        arg("w", (num_blocks, groups, codes.words, ROW_BLOCK), "int32"),
         arg("s", (num_blocks, groups, ROW_BLOCK), "float16"),
     )
 
@@ -126,16 +130,17 @@ def _sums(level: Level, use: Operands, row: Expr, block: Expr, rows: int, blocks
     sums = new_sums(level, blocks, rows)
     t = T.bind(T.floordiv(row, TILE_ROWS))
     first = T.bind(T.floormod(row, TILE_ROWS))
-    ahead = GROUPS_AHEAD.get(rows, MOST_AHEAD)
+    words = int(use.w.shape[2])
+    ahead = GROUPS_AHEAD.get(rows, MOST_AHEAD) * 4 // words
     for b in range(blocks):
         with T.serial(T.int64(int(use.w.shape[1]))) as g:
-            for j in range(4):
+            for j in range(words):
                 prefetch(use.w, block + b, g + ahead, j, 0)
             prefetch(use.s, block + b, g + ahead, 0)
             at = [(t, g, first + i) for i in range(rows)]
             dots = dot_group(
                 level,
-                [[use.w[block + b, g, j, part] for j in range(4)] for part in parts],
+                [[use.w[block + b, g, j, part] for j in range(words)] for part in parts],
                 [[use.xq[(*i, j)] for j in range(8)] for i in at],
                 [use.xc[i] for i in at],
             )
