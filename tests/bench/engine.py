@@ -17,6 +17,7 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import psutil
 import uvloop
@@ -30,6 +31,8 @@ from mlc_llm.protocol.spec import EngineSpec
 from mlc_llm.quantization.scheme import Scheme
 from mlc_llm.serve.client.client import EngineClient
 from mlc_llm.weights.load import choose_scheme, weights_bytes
+
+GREEDY = GenerationConfig(temperature=0.0, ignore_eos=True)
 
 
 def arguments() -> argparse.Namespace:
@@ -64,11 +67,13 @@ class Bench:
         self.random = np.random.default_rng(0)
         self.serial = 0
 
-    async def generate(self, prompt_tokens: int, max_tokens: int) -> list[tuple[float, int]]:
+    async def generate(
+        self, prompt_tokens: int, max_tokens: int, config: GenerationConfig = GREEDY
+    ) -> list[tuple[float, int]]:
         """(seconds since submission, tokens) of every update of one request."""
         self.serial += 1
         ids = self.random.integers(4, self.vocab_size, prompt_tokens, dtype=np.int32)
-        config = GenerationConfig(max_tokens=max_tokens, temperature=0.0, ignore_eos=True)
+        config = msgspec.structs.replace(config, max_tokens=max_tokens)
         submit = Submit(f"bench-{self.serial}", ids.tobytes(), config, time.time())
         started = time.perf_counter()
         seen: list[tuple[float, int]] = []
@@ -84,18 +89,22 @@ class Bench:
         times = [(await self.generate(tokens, 1))[-1][0] for _ in range(repeat)]
         return tokens / statistics.median(times)
 
-    async def decode(self, context: int, batch: int, tokens: int) -> float:
+    async def decode(
+        self, context: int, batch: int, tokens: int, config: GenerationConfig = GREEDY
+    ) -> float:
         """Generated tokens per second of the whole batch while all of it decodes."""
         started = time.perf_counter()
-        runs = await asyncio.gather(*(self._timed(context, tokens) for _ in range(batch)))
+        runs = await asyncio.gather(*(self._timed(context, tokens, config) for _ in range(batch)))
         first = max(run[0][0] for run in runs) - started
         last = min(run[-1][0] for run in runs) - started
         inside = sum(n for run in runs for at, n in run if first < at - started <= last)
         return inside / (last - first)
 
-    async def _timed(self, context: int, tokens: int) -> list[tuple[float, int]]:
+    async def _timed(
+        self, context: int, tokens: int, config: GenerationConfig
+    ) -> list[tuple[float, int]]:
         started = time.perf_counter()
-        return [(started + at, n) for at, n in await self.generate(context, tokens)]
+        return [(started + at, n) for at, n in await self.generate(context, tokens, config)]
 
 
 def step_bytes(model: Path, scheme: Scheme) -> int:

@@ -97,7 +97,6 @@ def test_a_stream_is_the_whole_answer_in_pieces(client, model) -> None:
     chunks = [c.choices[0] for c in client.chat.completions.create(**asked, stream=True)]
     assert "".join(c.delta.content or "" for c in chunks) == whole.message.content
     assert chunks[-1].finish_reason == whole.finish_reason
-    assert len(chunks) > 3
 
 
 def test_the_streaming_helper_sees_the_object_grow(client, model) -> None:

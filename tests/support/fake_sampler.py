@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from mlc_llm.protocol.generation import GenerationConfig
 from mlc_llm.tokenizers.table import DecodeRules, TokenTable
 from mlc_llm.tokenizers.text_stream import TextStream
-from mlc_workers.sampling.sampler import Mask, Pick
+from mlc_workers.sampling.mask import Mask
+from mlc_workers.sampling.sampler import Pick
 
 BAD_SEED = 666
 """A request with this seed cannot be sampled."""
@@ -33,7 +34,7 @@ class FakeSampler:
     ) -> Sequence[Pick | Exception]:
         allowed = masks or [None] * len(memories)
         return [
-            self._pick(row, memory) if mask is None else Pick(int(np.flatnonzero(mask)[0]))
+            self._pick(row, memory) if mask is None else Pick(_first(mask))
             for row, memory, mask in zip(logits, memories, allowed, strict=True)
         ]
 
@@ -44,6 +45,11 @@ class FakeSampler:
             return ValueError("bad seed")
         token = (int(row.argmax()) + index) % len(row)
         return Pick(token, -0.5, ((token, -0.5),))
+
+
+def _first(mask: Mask) -> int:
+    assert mask.ids is not None
+    return int(mask.ids[0])
 
 
 class FakeTexts:

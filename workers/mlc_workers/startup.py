@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from concurrent.futures import wait
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,10 @@ def build(spec: EngineSpec, ends: Sequence[End], announcer: Announcer) -> Built:
     sizes = _sizes(spec, folder, scheme, device.kind)
     limits = scheduler_limits(spec, sizes, folder.architecture.vocab_size)
     table = TokenTable.load(folder.path)
+    vocab_size = folder.architecture.vocab_size
+    grammars = GrammarService(
+        loader(folder.path / "tokenizer.json", max(vocab_size, len(table)), folder.eos_token_ids)
+    )
     library, origin = _library(spec, folder, scheme, device.level, announcer)
     kv = KVCache(
         limits.num_pages,
@@ -102,9 +107,8 @@ def build(spec: EngineSpec, ends: Sequence[End], announcer: Announcer) -> Built:
     loaded = _load(folder, scheme, announcer)
     runner = _runner(folder, scheme, library, kv, limits, loaded.weights)
     _warm_up(runner, kv)
-    vocab_size = folder.architecture.vocab_size
+    wait([grammars.prepare()])  # later it would hold up answers
     sampler = NumpySampler(vocab_size)
-    width, ends_at = max(vocab_size, len(table)), folder.eos_token_ids
     engine = Engine(
         ends,
         Scheduler(limits, kv),
@@ -113,7 +117,7 @@ def build(spec: EngineSpec, ends: Sequence[End], announcer: Announcer) -> Built:
         ModelTexts(table),
         Checks(vocab_size, frozenset(folder.eos_token_ids), sampler.check),
         Recorder() if spec.enable_tracing else None,
-        grammars=GrammarService(loader(folder.path / "tokenizer.json", width, ends_at)),
+        grammars=grammars,
     )
     decisions = (
         f"device = {device.kind}: {device.reason}",

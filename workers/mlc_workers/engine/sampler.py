@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlc_llm.protocol.generation import GenerationConfig
-from mlc_workers.sampling.sampler import Mask, Pick
+from mlc_workers.sampling.mask import Mask
+from mlc_workers.sampling.sampler import Pick
 
 
 class Sampler(Protocol):
@@ -31,6 +32,6 @@ class Sampler(Protocol):
     ) -> Sequence[Pick | Exception]:
         """One pick per row of float32[b, vocab]; an exception where one row cannot be sampled.
 
-        A mask has True, once per column, for the tokens that may be picked; None: all may.
+        A mask has the tokens that may be picked; None: all may.
         """
         ...

@@ -23,7 +23,8 @@ from mlc_workers.engine.sampler import Sampler
 from mlc_workers.engine.stats import Counters
 from mlc_workers.guided.masks import MaskFiller, Masks
 from mlc_workers.request import Choice
-from mlc_workers.sampling.sampler import Mask, Pick
+from mlc_workers.sampling.mask import Mask
+from mlc_workers.sampling.sampler import Pick
 from mlc_workers.scheduler.plan import Plan
 from mlc_workers.scheduler.scheduler import Scheduler
 from mlc_workers.scheduler.step import Step

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mlc_llm.errors import EngineFault
 from mlc_workers.request import Choice, Guide
-from mlc_workers.sampling.sampler import Mask
+from mlc_workers.sampling.mask import Mask, Row, Words
 
 MAX_FILL_S = 1.0
 """A choice whose mask takes more time of the processor than this holds up everybody: it fails."""
@@ -27,7 +26,8 @@ class MaskFiller:
         """`vocab_size`: columns of logits that may be sampled."""
         self._vocab_size = vocab_size
         self._pool: ThreadPoolExecutor | None = None
-        self._words: NDArray[np.uint32] = np.empty((0, 0), np.uint32)
+        self._words: Words = np.empty((0, 0), np.uint32)
+        self._biases: Row = np.empty((0, 0), np.float32)
 
     def begin(self, choices: Sequence[Choice]) -> Future[Masks] | None:
         """Start on the masks of these choices; None when none of them follows a grammar.
@@ -44,28 +44,22 @@ class MaskFiller:
 
     def _fill(self, guides: Sequence[Guide | None]) -> Masks:
         present = [guide for guide in guides if guide is not None]
-        words = self._room(len(present), present[0].num_words)
-        errors = [_fill_one(guide, row) for guide, row in zip(present, words, strict=True)]
-        bits = np.unpackbits(words.view(np.uint8), axis=1, bitorder="little")
-        rows = iter(zip(bits[:, : self._vocab_size].view(np.bool_), errors, strict=True))
-        masks: Masks = []
-        for guide in guides:
-            mask, error = (None, None) if guide is None else next(rows)
-            masks.append(mask if error is None else error)
-        return masks
+        self._make_room(len(present), present[0].num_words)
+        rows = iter(zip(self._words, self._biases, strict=True))
+        return [None if guide is None else self._fill_one(guide, *next(rows)) for guide in guides]
 
-    def _room(self, num_rows: int, num_words: int) -> NDArray[np.uint32]:
+    def _make_room(self, num_rows: int, num_words: int) -> None:
         if len(self._words) < num_rows:
             self._words = np.empty((num_rows, num_words), np.uint32)
-        return self._words[:num_rows]
+            self._biases = np.empty((num_rows, num_words * 32), np.float32)
 
-
-def _fill_one(guide: Guide, row: NDArray[np.uint32]) -> Exception | None:
-    began = time.thread_time()
-    try:
-        guide.fill(row)
-    except Exception as error:
-        return error
-    if time.thread_time() - began > MAX_FILL_S:
-        return EngineFault("the grammar is too complex: one token took more than a second")
-    return None
+    def _fill_one(self, guide: Guide, words: Words, room: Row) -> Mask | Exception:
+        began = time.thread_time()
+        try:
+            guide.fill(words)
+            mask = Mask(words, self._vocab_size, room)
+        except Exception as error:
+            return error
+        if time.thread_time() - began > MAX_FILL_S:
+            return EngineFault("the grammar is too complex: one token took more than a second")
+        return mask

@@ -10,9 +10,10 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from mlc_llm.errors import BadRequest, Overloaded
 from mlc_llm.ipc.wakeup import Wakeup
@@ -20,7 +21,7 @@ from mlc_llm.protocol.generation import Grammar
 from mlc_workers.request import Guide
 
 COMPILER = "mlc_workers.guided.compiler:Compiler"
-"""Loaded with the first grammar, so that nobody else waits for it."""
+"""Loaded in a thread. It reads the tokenizer without letting other threads run."""
 
 MAX_BYTES = 256 * 1024 * 1024
 MAX_PENDING = 256
@@ -29,6 +30,8 @@ NUM_THREADS = 2
 STACK_BYTES = 256 * 1024 * 1024
 """Address space, not memory: a chain of thousands of references is followed by recursion."""
 REFUSAL_BYTES = 1024
+
+T = TypeVar("T")
 
 
 class Compiled(Protocol):
@@ -66,6 +69,12 @@ class GrammarService:
         self.num_bytes = 0
         """What the kept grammars hold, estimated."""
 
+    def prepare(self) -> Future[None]:
+        """Load the compiler now, so that later nobody waits for it; what goes wrong is told to
+        requests that ask for a grammar.
+        """
+        return self._run(self._ready)
+
     def ask(self, grammar: Grammar) -> Future[Compiled]:
         """The grammar, now or later. Raises Overloaded."""
         self._settle()
@@ -75,7 +84,7 @@ class GrammarService:
         if grammar not in self._pending:
             if len(self._pending) >= MAX_PENDING:
                 raise Overloaded("too many grammars wait to be compiled; try again later")
-            future = self._begin(grammar)
+            future = self._run(partial(self._compile, grammar))
             self._pending[grammar] = future
             future.add_done_callback(lambda _: self.wakeup.notify())
         return self._pending[grammar]
@@ -86,20 +95,24 @@ class GrammarService:
             self._pool.shutdown(wait=True, cancel_futures=True)
         self.wakeup.close()
 
-    def _begin(self, grammar: Grammar) -> Future[Compiled]:
+    def _run(self, work: Callable[[], T]) -> Future[T]:
         """Hand it to a thread; threads begin with their first work."""
         if self._pool is None:
             self._pool = ThreadPoolExecutor(NUM_THREADS, "grammar")
         usual = threading.stack_size(STACK_BYTES)
         try:
-            return self._pool.submit(self._compile, grammar)
+            return self._pool.submit(work)
         finally:
             threading.stack_size(usual)
 
-    def _compile(self, grammar: Grammar) -> Compiled:
+    def _ready(self) -> None:
         with self._loading:
             if self._compiler is None:
                 self._compiler = self._load()
+
+    def _compile(self, grammar: Grammar) -> Compiled:
+        self._ready()
+        assert self._compiler is not None
         return self._compiler.compile(grammar)
 
     def _settle(self) -> None:

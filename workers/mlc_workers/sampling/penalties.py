@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlc_llm.protocol.generation import GenerationConfig
+from mlc_workers.sampling.mask import Mask
 
 Row = NDArray[np.float32]
 _Ids = NDArray[np.int64]
@@ -69,10 +70,10 @@ class Adjustments:
         if self._generated is not None:
             self._generated.add(token_id)
 
-    def apply(self, row: Row, position: int, mask: NDArray[np.bool_] | None = None) -> Row:
+    def apply(self, row: Row, position: int, mask: Mask | None = None) -> Row:
         """The row to sample from: the same array when there is nothing to change, else a copy.
 
-        Only the columns that are True in `mask` will be looked at. Where it leaves nothing but end
+        Only the tokens of `mask` will be looked at. Where it leaves nothing but end
         tokens the text is complete, and they are not held back.
         """
         penalized = self._generated is not None and position > 0
@@ -87,10 +88,8 @@ class Adjustments:
             row[self._stop_ids] = -np.inf
         return row
 
-    def _must_end(self, mask: NDArray[np.bool_] | None) -> bool:
-        if mask is None:
-            return False
-        return int(np.count_nonzero(mask)) == int(np.count_nonzero(mask[self._stop_ids]))
+    def _must_end(self, mask: Mask | None) -> bool:
+        return mask is not None and mask.num_allowed == mask.count(self._stop_ids)
 
     def _penalize(self, row: Row) -> None:
         assert self._generated is not None

@@ -19,16 +19,15 @@ from mlc_llm.protocol.generation import GenerationConfig
 from mlc_workers.sampling.draw import draw
 from mlc_workers.sampling.limits import check_generation
 from mlc_workers.sampling.logprobs import raw_logprobs
+from mlc_workers.sampling.mask import Mask
 from mlc_workers.sampling.penalties import Adjustments
 from mlc_workers.sampling.restrictions import restrictions
 from mlc_workers.sampling.uniform import stream_key, uniform
 
+Row = NDArray[np.float32]
+
 GREEDY_BELOW = 1e-5
 """Temperatures up to this are greedy."""
-
-
-Mask = NDArray[np.bool_]
-"""True for every token that may be picked."""
 
 
 class Pick(NamedTuple):
@@ -108,23 +107,27 @@ class NumpySampler:
         adjusted = memory.adjustments.apply(row, memory.position, mask)
         if memory.restrictions is not None:
             adjusted = memory.restrictions.apply(adjusted, row)
-        ids = None
         if mask is not None:
-            ids = np.flatnonzero(mask)
-            if not len(ids):
-                raise Unsampleable("the grammar leaves no token")
-            left = adjusted[ids]
-            # what the grammar needs wins over what else the request forbids
-            adjusted = left if left.max() > -math.inf else row[ids]
+            adjusted = _masked(mask, adjusted, row)
         token_id = int(adjusted.argmax())  # a NaN counts as the largest, so this finds it as well
         if not math.isfinite(adjusted[token_id]):
             raise Unsampleable(f"the best of {len(adjusted)} logits is {adjusted[token_id]}")
         if config.temperature > GREEDY_BELOW and len(adjusted) > 1:
             u = uniform(memory.key, memory.position)
             token_id = draw(adjusted, config, u, self._scratch[: len(adjusted)])
-        if ids is not None:
-            token_id = int(ids[token_id])
+        if mask is not None and mask.ids is not None:
+            token_id = int(mask.ids[token_id])
         if not config.logprobs:
             return Pick(token_id)
         logprob, top = raw_logprobs(row, token_id, config.top_logprobs, self._scratch)
         return Pick(token_id, logprob, top)
+
+
+def _masked(
+    mask: Mask, adjusted: NDArray[np.float32], row: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """What the mask leaves. What a grammar needs wins over what else the request forbids."""
+    if mask.ids is not None and not len(mask.ids):
+        raise Unsampleable("the grammar leaves no token")
+    left = mask.apply(adjusted)
+    return left if adjusted is row or left.max() > -math.inf else mask.apply(row)

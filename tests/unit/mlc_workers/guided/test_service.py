@@ -49,6 +49,36 @@ def grammar(text: str, param: str = "guided_regex") -> Grammar:
     return Grammar("regex", text, param)
 
 
+def test_the_compiler_is_loaded_once_and_ahead_when_that_is_asked_for() -> None:
+    loaded: list[FakeCompiler] = []
+
+    def load() -> FakeCompiler:
+        loaded.append(FakeCompiler())
+        return loaded[-1]
+
+    grammars = GrammarService(load)
+    grammars.prepare().result()
+    assert len(loaded) == 1
+    wait([grammars.ask(grammar("a")), grammars.ask(grammar("b"))])
+    assert sorted(loaded[0].compiled) == ["a", "b"]
+    assert len(loaded) == 1
+    grammars.close()
+
+
+def test_a_compiler_that_cannot_be_loaded_is_tried_again_by_whoever_wants_a_grammar() -> None:
+    attempts: list[None] = []
+
+    def load() -> FakeCompiler:
+        attempts.append(None)
+        raise MemoryError
+
+    grammars = GrammarService(load)
+    assert isinstance(grammars.prepare().exception(), MemoryError)
+    assert isinstance(grammars.ask(grammar("a")).exception(), MemoryError)
+    assert len(attempts) == 2
+    grammars.close()
+
+
 def test_requests_for_the_same_grammar_share_one_compilation() -> None:
     with service() as (grammars, compiler):
         compiler.gate.clear()

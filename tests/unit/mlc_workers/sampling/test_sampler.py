@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from mlc_llm.protocol.generation import GenerationConfig
 from mlc_workers.sampling.draw import draw, is_filtered, keep
 from mlc_workers.sampling.limits import check_generation
+from mlc_workers.sampling.mask import Mask
 from mlc_workers.sampling.penalties import Adjustments
 from mlc_workers.sampling.sampler import ChoiceMemory, NumpySampler, Pick, Unsampleable
 from mlc_workers.sampling.uniform import stream_key, uniform
@@ -264,6 +266,39 @@ def test_ordinary_settings_pass() -> None:
     assert check_generation(GenerationConfig(), vocab_size=100) is None
 
 
+def mask_of(allowed: Any) -> Mask:
+    """The mask of a row of truth values."""
+    bits = np.zeros(-(-len(allowed) // 32) * 32, bool)
+    bits[: len(allowed)] = allowed
+    words = np.packbits(bits, bitorder="little").view(np.uint32)
+    return Mask(words, len(allowed), np.empty(len(bits), np.float32))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    size=st.integers(1, 700), seed=st.integers(0, 2**32), share=st.floats(0, 1), few=st.booleans()
+)
+def test_a_mask_leaves_what_it_says_whichever_form_it_takes(
+    size: int, seed: int, share: float, few: bool
+) -> None:
+    random = np.random.default_rng(seed)
+    allowed = random.random(size) < share
+    row = random.standard_normal(size, np.float32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mlc_workers.sampling.mask.FEW", 1024 if few else -1)
+        mask = mask_of(allowed)
+    left = mask.apply(row)
+    if few:
+        assert mask.ids is not None
+        assert mask.ids.tolist() == np.flatnonzero(allowed).tolist()
+        assert left.tolist() == row[allowed].tolist()
+    else:
+        assert left.tolist() == np.where(allowed, row, -np.inf).tolist()
+    assert mask.num_allowed == allowed.sum()
+    some = random.integers(0, size, 5)
+    assert mask.count(some) == allowed[some].sum()
+
+
 @settings(max_examples=60, deadline=None)
 @given(row=rows(), config=configs, seed=st.integers(0, 2**32), share=st.floats(0, 1))
 def test_only_tokens_of_the_mask_are_picked(
@@ -274,7 +309,7 @@ def test_only_tokens_of_the_mask_are_picked(
     sampler = NumpySampler(len(row))
     memory = sampler.open(msgspec.structs.replace(config, seed=seed), 0)
     for _ in range(5):
-        (pick,) = sampler.sample(row[None], [memory], [mask])
+        (pick,) = sampler.sample(row[None], [memory], [mask_of(mask)])
         assert isinstance(pick, Pick)
         assert mask[pick.token_id]
 
@@ -284,7 +319,7 @@ def test_log_probabilities_do_not_know_of_the_mask() -> None:
     mask = np.array([True, False, False, False])
     config = GenerationConfig(logprobs=True, top_logprobs=2)
     sampler = NumpySampler(4)
-    (pick,) = sampler.sample(row, [sampler.open(config, 0)], [mask])
+    (pick,) = sampler.sample(row, [sampler.open(config, 0)], [mask_of(mask)])
     assert isinstance(pick, Pick)
     assert pick.token_id == 0
     assert [token_id for token_id, _ in pick.top] == [3, 2]
@@ -294,7 +329,7 @@ def test_log_probabilities_do_not_know_of_the_mask() -> None:
 def test_an_empty_mask_is_an_error_of_its_row() -> None:
     sampler = NumpySampler(4)
     memories = [sampler.open(GenerationConfig(temperature=0), 0) for _ in range(2)]
-    bad, good = sampler.sample(np.eye(2, 4, dtype=np.float32), memories, [np.zeros(4, bool), None])
+    bad, good = sampler.sample(np.eye(2, 4, dtype=np.float32), memories, [mask_of([0] * 4), None])
     assert isinstance(bad, Unsampleable)
     assert good == Pick(1)
 
@@ -305,4 +340,4 @@ def test_an_end_token_is_held_back_unless_the_mask_leaves_nothing_else() -> None
     row = np.array([[0, 9, 1, 2]], np.float32)
     for allowed, expected in (([1, 2], 2), ([1], 1)):
         mask = np.isin(np.arange(4), allowed)
-        assert sampler.sample(row, [sampler.open(config, 0)], [mask]) == [Pick(expected)]
+        assert sampler.sample(row, [sampler.open(config, 0)], [mask_of(mask)]) == [Pick(expected)]
