@@ -25,7 +25,9 @@ def require_key(api_keys: Sequence[str]) -> Guard:
 
     def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
         if not handler.opt.get("open") and not _has_key(connection, expected):
-            raise Unauthorized("The API key is missing or wrong; send 'Authorization: Bearer KEY'.")
+            raise Unauthorized(
+                "Incorrect API key provided, or none; send 'Authorization: Bearer KEY'."
+            )  # OpenAI's first words, by which gateways know it
 
     return guard
 

@@ -107,7 +107,7 @@ def check_text(text: str, max_tokens: int, param: str) -> None:
         raise BadRequest(reason, param=param) from error
     if size > BYTES_PER_TOKEN * max_tokens:
         raise PromptTooLong(
-            f"The prompt has {size} bytes of text, which cannot fit into the context of "
-            f"{max_tokens} tokens; shorten it.",
+            f"This model's maximum context length is {max_tokens} tokens, into which {size} bytes "
+            "of text cannot fit; shorten the text.",
             param=param,
         )

@@ -224,11 +224,12 @@ def check_fit(ids: Sequence[int], ready: Ready, param: str) -> None:
 
 
 def _check_length(ids: Sequence[int], ready: Ready, param: str) -> None:
+    """The sentence begins as OpenAI's does: gateways know it by its words."""
     most = _room(ready)
     if len(ids) > most:
         raise PromptTooLong(
-            f"The prompt has {len(ids)} tokens, and at most {most} fit into the context; "
-            "shorten it.",
+            f"This model's maximum context length is {most + 1} tokens; the prompt has {len(ids)} "
+            "and the answer needs at least one, so shorten the prompt.",
             param=param,
         )
 

@@ -94,7 +94,7 @@ def test_any_other_name_is_not_found(model: ServedModel, name: str) -> None:
 
 def test_the_longest_prompt_leaves_room_for_one_token(model: ServedModel) -> None:
     assert len(ids(complete(model, [5] * 31).submits[0])) == 31
-    with pytest.raises(PromptTooLong, match="32 tokens, and at most 31") as caught:
+    with pytest.raises(PromptTooLong, match="length is 32 tokens; the prompt has 32 ") as caught:
         complete(model, [5] * 32)
     assert caught.value.param == "prompt"
 
