@@ -68,6 +68,19 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "sliding_window": None, "use_sliding_window": False, "max_window_layers": 3,
         "tie_word_embeddings": True,
     },
+    "mixtral": {
+        **SMALL, "architectures": ["MixtralForCausalLM"], "model_type": "mixtral",
+        "num_local_experts": 6, "num_experts_per_tok": 2, "sliding_window": None,
+        "rms_norm_eps": 1e-5, "rope_theta": 1000000.0, "router_aux_loss_coef": 0.02,
+        "output_router_logits": False,
+    },
+    "qwen3_moe": {
+        **SMALL, "architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe",
+        "attention_bias": False, "head_dim": 32, "rope_theta": 1000000.0, "num_experts": 20,
+        "num_experts_per_tok": 4, "moe_intermediate_size": 40, "norm_topk_prob": True,
+        "decoder_sparse_step": 1, "mlp_only_layers": [1], "use_sliding_window": False,
+        "max_window_layers": 3, "output_router_logits": False, "router_aux_loss_coef": 0.001,
+    },
     "phi3": {
         **SMALL, "architectures": ["Phi3ForCausalLM"], "model_type": "phi3",
         "attention_bias": False, "rms_norm_eps": 1e-5, "sliding_window": 150,

@@ -142,13 +142,46 @@ class Oracle:
         return found
 
     def _mlp(self, x: Array, layer: str) -> Array:
+        if f"{layer}.mlp.gate.weight" in self.weights:
+            return self._experts(x, layer)
+        return self._dense(x, layer)
+
+    def _experts(self, x: Array, layer: str) -> Array:
+        experts = self.arch.experts
+        assert experts is not None
+        logits = self._linear(x, f"{layer}.mlp.gate")
+        if experts.scores == "sigmoid":
+            scores = 1 / (1 + np.exp(-logits))
+        else:
+            scores = np.exp(logits - logits.max(-1, keepdims=True))
+            scores /= scores.sum(-1, keepdims=True)
+        choice = scores + self.weights.get(f"{layer}.mlp.e_score_correction_bias", 0.0)
+        ranked = np.sort(choice.reshape(len(x), experts.groups, -1))[..., ::-1]
+        strength = ranked[..., : 2 if experts.group_score == "best_two" else 1].sum(-1)
+        weakest = np.sort(strength)[:, -experts.groups_per_token, None]
+        allowed = np.repeat(strength >= weakest, experts.count // experts.groups, axis=1)
+        choice = np.where(allowed, choice, -np.inf)
+        shares = np.where(choice >= np.sort(choice)[:, -experts.per_token, None], scores, 0)
+        if experts.normalise:
+            shares = shares / shares.sum(-1, keepdims=True)
+        gate_up = self.weights[f"{layer}.mlp.moe_gate_up_proj.weight"]
+        down = self.weights[f"{layer}.mlp.moe_down_proj.weight"]
+        gate_up, down = (w.reshape(experts.count, -1, w.shape[1]) for w in (gate_up, down))
+        gate, up = np.split(np.einsum("nh,erh->ner", x, gate_up), 2, axis=-1)
+        out = np.einsum("nei,ehi->neh", self._activated(gate) * up, down)
+        found = experts.scale * np.einsum("ne,neh->nh", shares, out)
+        if experts.shared_size:
+            found = found + self._dense(x, layer, "mlp.shared_experts")
+        return np.asarray(found)
+
+    def _dense(self, x: Array, layer: str, mlp: str = "mlp") -> Array:
         if self.arch.gated:
-            both = self._linear(x, f"{layer}.mlp.gate_up_proj")
+            both = self._linear(x, f"{layer}.{mlp}.gate_up_proj")
             gate, up = np.split(both, 2, axis=-1)
             hidden = self._activated(gate) * up
         else:
-            hidden = self._activated(self._linear(x, f"{layer}.mlp.up_proj"))
-        return self._linear(hidden, f"{layer}.mlp.down_proj")
+            hidden = self._activated(self._linear(x, f"{layer}.{mlp}.up_proj"))
+        return self._linear(hidden, f"{layer}.{mlp}.down_proj")
 
     def _activated(self, x: Array) -> Array:
         match self.arch.activation:

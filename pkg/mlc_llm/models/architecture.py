@@ -46,6 +46,38 @@ Activation = Literal["silu", "gelu", "gelu_tanh"]
 """gelu is the exact one, by the error function; gelu_tanh its approximation by tanh."""
 
 
+class Experts(Struct, frozen=True, kw_only=True):
+    """A router and the experts it chooses from, which stand where other layers have their MLP.
+
+    Shares are what a row's experts are weighted with when they are added up.
+    """
+
+    count: int
+    per_token: int
+    intermediate_size: int
+    """Of one expert."""
+    layers: tuple[int, ...]
+    """The layers that have experts."""
+    scores: Literal["softmax", "sigmoid"] = "softmax"
+    """What makes scores, which become shares, of the router's logits."""
+    normalise: bool = False
+    """The shares of a row are divided by their sum."""
+    scale: float = 1.0
+    """What shares are multiplied by in the end."""
+    correction: bool = False
+    """A bias is added to scores when experts are chosen, but not to shares."""
+    groups: int = 1
+    """Neighbouring experts form groups of equal size."""
+    groups_per_token: int = 1
+    """Experts are chosen from the best groups only."""
+    group_score: Literal["best", "best_two"] = "best"
+    """A group counts as much as its best expert, or as its best two together."""
+    shared_size: int = 0
+    """Intermediate size of an MLP that every row passes as well; 0 is none."""
+    shared_gate: bool = False
+    """That MLP is weighted with the sigmoid of a product of its own."""
+
+
 class Architecture(Struct, frozen=True, kw_only=True):
     """A decoder of transformer layers with rotary (NeoX halves), grouped-query attention.
 
@@ -100,6 +132,7 @@ class Architecture(Struct, frozen=True, kw_only=True):
     """The MLP is down(act(gate(x)) * up(x)), else down(act(up(x)))."""
     activation: Activation = "silu"
     mlp_bias: bool = False
+    experts: Experts | None = None
 
     embedding_scale: float = 1.0
     logit_softcap: float | None = None
@@ -114,6 +147,10 @@ class Architecture(Struct, frozen=True, kw_only=True):
         """Columns of the whole rotary table, sliding layers' own included."""
         return self.rope_dim * (1 if self.sliding_rope_theta is None else 2)
 
+    def has_experts(self, layer: int) -> bool:
+        """Whether experts stand where this layer would have its MLP."""
+        return self.experts is not None and layer in self.experts.layers
+
     @property
     def num_parameters(self) -> int:
         """Weights of all matrices and norms, a tied head counted once."""
@@ -123,10 +160,16 @@ class Architecture(Struct, frozen=True, kw_only=True):
             * (2 * self.num_attention_heads + 2 * self.num_key_value_heads)
         )
         mlp = (3 if self.gated else 2) * self.hidden_size * self.intermediate_size
+        sparse = 0
+        if self.experts is not None:
+            inner = self.experts.count * self.experts.intermediate_size + self.experts.shared_size
+            difference = self.hidden_size * (3 * inner + self.experts.count) - mlp
+            sparse = len(self.experts.layers) * difference
         layer = attention + mlp + 2 * self.hidden_size
         tables = 1 if self.tie_word_embeddings else 2
         return (
             self.num_hidden_layers * layer
+            + sparse
             + tables * self.vocab_size * self.hidden_size
             + self.hidden_size
         )

@@ -21,6 +21,7 @@ from tvm.tirx import PrimFunc
 from mlc_llm.compiler.abi import MAX_ROWS, PAGE_SIZE, STEP, TILE_ROWS, round_up
 from mlc_llm.kernels.cpu.attention import attention
 from mlc_llm.kernels.cpu.embed import embed, take_rows
+from mlc_llm.kernels.cpu.experts import experts_add, experts_gated
 from mlc_llm.kernels.cpu.kv_format import KvFormat
 from mlc_llm.kernels.cpu.layer_norm import layer_norm, layer_norm_quantize
 from mlc_llm.kernels.cpu.level import Level
@@ -30,7 +31,8 @@ from mlc_llm.kernels.cpu.matmul import GATED, Epilogue
 from mlc_llm.kernels.cpu.norm import rms_norm, rms_norm_add, rms_norm_quantize
 from mlc_llm.kernels.cpu.quantize import quantize
 from mlc_llm.kernels.cpu.rope import Rotation, rope_append
-from mlc_llm.models.architecture import Architecture
+from mlc_llm.kernels.cpu.route import group_by_expert, route
+from mlc_llm.models.architecture import Architecture, Experts
 from mlc_llm.models.parameters import ROW_BLOCK, ParameterSpec, parameters
 from mlc_llm.quantization.scheme import CODES, GROUP_SIZE, Codes, Scheme, kv_storage
 
@@ -166,6 +168,8 @@ class _Builder:
             after = self._norm_add(projected, weights["post_attention_layernorm.weight"], x)
         if norms == "after":
             read = self._quantized(after, self.arch.hidden_size)
+        elif self.arch.has_experts(layer):
+            return self._experts(after, weights)
         elif not self.arch.shared_norm:
             source = x if self.arch.parallel else after
             read = self._norm(source, weights, before_mlp, self.n, self._codes)
@@ -174,6 +178,56 @@ class _Builder:
             return self._linear(inner, weights, "mlp.down_proj", "add", after)
         projected = self._linear(inner, weights, "mlp.down_proj", "store")
         return self._norm_add(projected, weights["post_feedforward_layernorm.weight"], after)
+
+    def _experts(self, x: Expr, weights: Weights) -> Expr:
+        """x plus what the experts of each row make of it, which read floats to be chosen."""
+        experts, n = self.arch.experts, self.n
+        assert experts is not None
+        floats = self._norm(x, weights, "post_attention_layernorm", n, None)
+        runs, shares = self._routed(floats, weights, experts)
+        read = self._quantized(floats.tensors[0], floats.cols)
+        if experts.shared_size:
+            x = self._shared(x, floats, read, weights)
+        gate_up, down = weights["mlp.moe_gate_up_proj.weight"], weights["mlp.moe_down_proj.weight"]
+        form, pairs = self.scheme.format_of(gate_up.spec.name), n * experts.per_token
+        inner = round_up(experts.intermediate_size, GROUP_SIZE)
+        blocks, epilogue = gate_up.spec.one.num_blocks, GATED[self.arch.activation]
+        sizes = (form, experts, blocks, read.cols, epilogue)
+        kernel = self._kernel("experts_gated", experts_gated, *sizes)
+        args = [*runs, *read.tensors, *gate_up.tensors]
+        if self._codes:
+            made = self._fields(kernel, args, _quantized(pairs, inner))
+        else:
+            made = [self._call(kernel, args, _floats(pairs, inner))]
+        blocks = down.spec.one.num_blocks
+        kernel = self._kernel("experts_add", experts_add, form, experts, blocks, inner)
+        args = [shares, *runs, *made, *down.tensors, x]
+        return self._call(kernel, args, _floats(n, self.arch.hidden_size))
+
+    def _routed(self, rows: Rows, weights: Weights, experts: Experts) -> tuple[list[Expr], Expr]:
+        """Which rows go to which expert, as `group_by_expert` says it, and with which shares."""
+        n, per_token = self.n, experts.per_token
+        bias = weights.get("mlp.e_score_correction_bias")
+        args = [self._linear(rows, weights, "mlp.gate", "store"), *(bias.tensors if bias else ())]
+        chosen = [
+            relax.TensorType((n, per_token), "int32"),
+            relax.TensorType((n, per_token), "float32"),
+        ]
+        ids, shares = self._fields(self._kernel("route", route, experts), args, chosen)
+        grouped = [
+            relax.TensorType((n * per_token,), "int32"),
+            relax.TensorType((experts.count + 1, 2), "int32"),
+            relax.TensorType((1,), "int32"),
+        ]
+        kernel = self._kernel("group_by_expert", group_by_expert, experts)
+        return self._fields(kernel, [ids], grouped), shares
+
+    def _shared(self, x: Expr, floats: Rows, read: Rows, weights: Weights) -> Expr:
+        """x plus the MLP that every row passes beside its experts."""
+        name = "mlp.shared_experts"
+        epilogue = GATED[self.arch.activation]
+        inner = self._gated(read, weights[f"{name}.gate_up_proj.weight"], epilogue)
+        return self._linear(inner, weights, f"{name}.down_proj", "add", x)
 
     def _mixed(self, read: Rows, inputs: Inputs, layer: int, weights: Weights) -> Rows:
         """What attention makes of rows, before its last projection."""
@@ -190,26 +244,22 @@ class _Builder:
         return self._quantized(plain, self.arch.intermediate_size)
 
     def _gated(self, read: Rows, weight: Weight, epilogue: Epilogue) -> Rows:
-        """act(gate) * up as a product wants it."""
+        """act(gate) * up as a product wants it: as many columns as the padded intermediate size."""
+        inner = round_up(weight.spec.rows // 2, GROUP_SIZE)
         if self._codes is None:
             kernel = self._product(weight, epilogue, weight.spec.rows, read.cols)
             args = [*read.tensors, *weight.tensors]
-            return Rows([self._call(kernel, args, _floats(self.n, self._inner))], self._inner)
+            return Rows([self._call(kernel, args, _floats(self.n, inner))], inner)
         blocks, rows = weight.spec.num_blocks, weight.spec.rows
         name = f"linear_{epilogue}_{rows}_{read.cols}"
         kernel = self._kernel(name, gated_grouped, self._codes, blocks, read.cols, epilogue)
         args = [*read.tensors, *weight.tensors, self.n]
-        return Rows(self._fields(kernel, args, _quantized(self.n, self._inner)), self._inner)
+        return Rows(self._fields(kernel, args, _quantized(self.n, inner)), inner)
 
     @property
     def _hidden(self) -> int:
         """Columns of normalised rows: the hidden size with its padding."""
         return round_up(self.arch.hidden_size, GROUP_SIZE)
-
-    @property
-    def _inner(self) -> int:
-        """Columns of act(gate) * up: the intermediate size with its padding."""
-        return round_up(self.arch.intermediate_size, GROUP_SIZE)
 
     @property
     def _codes(self) -> Codes | None:

@@ -20,12 +20,25 @@ STACKED: Mapping[str, tuple[str, ...]] = {
 }
 """What most families store apart."""
 
+EXPERTS: Mapping[str, str | tuple[str, ...]] = {
+    **STACKED,
+    "mlp": "mlp.gate",
+    "mlp.shared_experts.gate_up_proj": (
+        "mlp.shared_experts.gate_proj",
+        "mlp.shared_experts.up_proj",
+    ),
+    "mlp.moe_gate_up_proj": ("mlp.experts.*.gate_proj", "mlp.experts.*.up_proj"),
+    "mlp.moe_down_proj": ("mlp.experts.*.down_proj",),
+}
+"""The same, with experts in some layers. The router has a bias beside its weight."""
+
 
 class Layout(Struct, frozen=True, kw_only=True):
     """One way to store a family's weights."""
 
     modules: Mapping[str, str | tuple[str, ...]] = {}
-    """By our module; several names are stacked in that order."""
+    """By our module; several names are stacked in that order. A * stands for the number of an
+    expert, of whose matrices a stack is then made."""
     layers: str = "model.layers"
     prefixes: tuple[str, ...] = ("",)
     """What may stand before every name; the first whose embedding table exists is taken."""

@@ -16,6 +16,7 @@ in blocks of 16 rows so that one vector load brings 16 output rows:
 Np is N rounded up to 16, Kp is K rounded up to 32; padding decodes to zero.
 `gate_up` alternates blocks: block 2 i is gate rows 16 i.., block 2 i + 1 the same rows of up, with
 the intermediate size rounded up to 32 first, so one thread holds both halves of silu(gate) * up.
+The matrices of a layer's experts are a stack: all blocks of the first, then all of the second, ...
 """
 
 from __future__ import annotations
@@ -50,6 +51,9 @@ class ParameterSpec(Struct, frozen=True):
     cols: int
     parts: tuple[int, ...] = ()
     """Rows, or elements of a vector, of each of the projections that are stacked in it."""
+    stack: int = 0
+    """Matrices of experts in it, one after the other; `rows` are those of all of them, `parts`
+    those of one. 0: a matrix of its own."""
 
     def tensors(self, weights: WeightFormat) -> tuple[TensorSpec, ...]:
         """The packed tensors this weight becomes."""
@@ -69,9 +73,17 @@ class ParameterSpec(Struct, frozen=True):
     @property
     def num_blocks(self) -> int:
         """Blocks of 16 rows after padding."""
+        if self.stack:
+            return self.stack * self.one.num_blocks
         if self.kind == "gate_up":
             return 2 * round_up(self.rows // 2, GROUP_SIZE) // ROW_BLOCK
         return round_up(self.rows, ROW_BLOCK) // ROW_BLOCK
+
+    @property
+    def one(self) -> ParameterSpec:
+        """A matrix of the stack, as if it were alone."""
+        rows = self.rows // self.stack
+        return ParameterSpec(self.name, self.kind, rows, self.cols, self.parts)
 
 
 def parameters(arch: Architecture) -> tuple[ParameterSpec, ...]:
@@ -82,7 +94,8 @@ def parameters(arch: Architecture) -> tuple[ParameterSpec, ...]:
         found.append(_matrix("model.embed_positions", arch.context_window_size, hidden))
     for i in range(arch.num_hidden_layers):
         layer = f"model.layers.{i}"
-        found += [*_attention(arch, layer), *_mlp(arch, layer)]
+        mlp = _experts(arch, layer) if arch.has_experts(i) else _mlp(arch, layer)
+        found += [*_attention(arch, layer), *mlp]
     found += _norm(arch, "model.norm")
     if not arch.tie_word_embeddings:
         found.append(_matrix("lm_head", arch.vocab_size, hidden))
@@ -134,6 +147,31 @@ def _mlp(arch: Architecture, layer: str) -> list[ParameterSpec]:
     if arch.norms != "before":
         found += _norm(arch, f"{layer}.post_feedforward_layernorm")
     return found
+
+
+def _experts(arch: Architecture, layer: str) -> list[ParameterSpec]:
+    """A router, perhaps an MLP for every row, and the experts, whose MLPs are gated."""
+    experts, hidden, mlp = arch.experts, arch.hidden_size, f"{layer}.mlp"
+    assert experts is not None
+    found = [*_norm(arch, f"{layer}.post_attention_layernorm")]
+    found.append(_matrix(f"{mlp}.gate", experts.count, hidden))
+    if experts.correction:
+        found.append(_vector(f"{mlp}.e_score_correction_bias", experts.count))
+    if inner := experts.shared_size:
+        shared = f"{mlp}.shared_experts"
+        name = f"{shared}.gate_up_proj.weight"
+        found.append(ParameterSpec(name, "gate_up", 2 * inner, hidden, (inner, inner)))
+        found.append(_matrix(f"{shared}.down_proj", hidden, inner))
+    if experts.shared_gate:
+        found.append(_matrix(f"{mlp}.shared_expert_gate", 1, hidden))
+    count, inner = experts.count, experts.intermediate_size
+    gate_up, down = f"{mlp}.moe_gate_up_proj.weight", f"{mlp}.moe_down_proj.weight"
+    parts = (inner, inner)
+    return [
+        *found,
+        ParameterSpec(gate_up, "gate_up", count * 2 * inner, hidden, parts, count),
+        ParameterSpec(down, "matrix", count * hidden, inner, (), count),
+    ]
 
 
 def _matrix(name: str, rows: int, cols: int, parts: tuple[int, ...] = ()) -> ParameterSpec:

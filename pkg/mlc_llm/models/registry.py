@@ -19,10 +19,12 @@ FAMILIES = {
     "gpt_neox": "gpt_neox",
     "llama": "llama",
     "mistral": "mistral",
+    "mixtral": "mixtral",
     "olmo2": "olmo2",
     "phi3": "phi3",
     "qwen2": "qwen2",
     "qwen3": "qwen3",
+    "qwen3_moe": "qwen3_moe",
     "stablelm": "stablelm",
 }
 """The module in `models.families` whose `FAMILY` reads models of a type."""

@@ -3,6 +3,7 @@
     none       X.weight in the model's dtype
     group      X.q_weight uint32, X.q_scale; `bits`-bit codes, `group` of them share a scale
                NK: [N, words], [N, groups]    KN: both transposed (embeddings are always NK)
+               the matrices of E experts, always NK: [E, N, words], [E, N, groups]
     awq        X.qweight [K, N / 8], X.qzeros [K / 128, N / 8] uint32, X.scales [K / 128, N]
     tensor     X.q_weight float8 [N, K], X.q_scale float32 [1] for all of it
     block      X.weight float8 [N, K], X.weight_scale_inv float32, one for each 128 x 128
@@ -65,16 +66,28 @@ class Storage(Struct, frozen=True):
 
     def quantizes(self, name: str) -> bool:
         """Whether the matrix of this name (as in `models.parameters`) is quantized."""
-        return self.kind != "none" and (self.tables or not is_table(name))
+        if self.kind == "none" or is_router(name):
+            return False
+        return self.tables or not is_table(name)
 
     def lies_transposed(self, name: str) -> bool:
         """Whether the matrix of this name lies with its input axis first."""
-        return self.transposed and not is_embedding(name)
+        return self.transposed and not is_embedding(name) and not is_stack(name)
 
 
 def is_embedding(name: str) -> bool:
     """Whether rows of the matrix are looked up."""
     return name.startswith("model.embed_")
+
+
+def is_router(name: str) -> bool:
+    """Whether the matrix decides between experts: a small error there chooses another one."""
+    return name.endswith((".mlp.gate.weight", ".mlp.shared_expert_gate.weight"))
+
+
+def is_stack(name: str) -> bool:
+    """Whether it holds the matrices of all experts of a layer."""
+    return ".mlp.moe_" in name
 
 
 def is_table(name: str) -> bool:

@@ -83,7 +83,11 @@ def step_bytes(arch: Architecture, *, rows: int, sequences: int, positions: int)
     An upper estimate in float32, as if every activation of a layer lived at once.
     """
     heads = (2 * arch.num_attention_heads + 2 * arch.num_key_value_heads) * arch.head_dim
-    activations = rows * (4 * arch.hidden_size + heads + 3 * arch.intermediate_size)
+    inner = 3 * arch.intermediate_size
+    if (experts := arch.experts) is not None:
+        chosen = experts.per_token * (experts.intermediate_size + 4)
+        inner = max(inner, chosen + experts.count + 3 * experts.shared_size)
+    activations = rows * (4 * arch.hidden_size + heads + inner)
     logits = 3 * sequences * _round_up(arch.vocab_size, 16)
     page_table = sequences * -(-positions // PAGE_SIZE)
     rotary = positions * arch.head_dim

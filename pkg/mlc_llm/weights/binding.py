@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import NamedTuple
 
+import msgspec
 from msgspec import Struct
 
-from mlc_llm.errors import BadModel
+from mlc_llm.errors import BadConfig, BadModel
 from mlc_llm.models.architecture import Architecture
 from mlc_llm.models.folder import ModelFolder
 from mlc_llm.models.layout import Layout
@@ -103,8 +105,29 @@ class _Finder:
         self._used.add(name)
         return tensor
 
+    def find_stack(
+        self, stack: int, name: str, shape: tuple[int, ...], dtypes: tuple[str, ...]
+    ) -> StoredTensor:
+        """Where the matrices of `stack` experts lie as one tensor [stack, ...], its rows taken
+        together; a matrix of its own when `stack` is 0."""
+        if not stack or len(shape) == 1:
+            return self.find(name, shape, dtypes)
+        found = self.find(name, stacked(stack, shape), dtypes)
+        return msgspec.structs.replace(found, shape=shape)
+
     def unused(self) -> list[StoredTensor]:
         return [tensor for name, tensor in self._tensors.items() if name not in self._used]
+
+
+def stacked(stack: int, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape, in files of MLC, of what the experts' rows taken together have this shape of.
+
+    Raises `BadConfig` where rows of two experts share a block of float8."""
+    if not stack or len(shape) == 1:
+        return shape
+    if shape[0] % stack:
+        raise BadConfig("the matrices of experts are no whole number of blocks; use q4f16_1")
+    return (stack, shape[0] // stack, *shape[1:])
 
 
 def _prefix(arch: Architecture, layout: Layout, tensors: Mapping[str, StoredTensor]) -> str:
@@ -124,7 +147,8 @@ def _words(
 
     def found(leaf: str, width: int, dtypes: tuple[str, ...]) -> tuple[StoredTensor, ...]:
         return tuple(
-            finder.find(
+            finder.find_stack(
+                spec.stack,
                 f"{name.removesuffix('weight')}{leaf}",
                 (width, rows) if transposed else (rows, width),
                 dtypes,
@@ -143,7 +167,12 @@ def _coded(
     return StoredFloats(
         tuple(
             coded_matrix(
-                name.removesuffix("weight"), rows, spec.cols, storage, transposed, finder.find
+                name.removesuffix("weight"),
+                rows,
+                spec.cols,
+                storage,
+                transposed,
+                partial(finder.find_stack, spec.stack),
             )
             for name, rows in pieces_of(spec, names)
         )
@@ -160,7 +189,11 @@ def _floats(
             return (rows,)
         return (spec.cols, rows) if transposed else (rows, spec.cols)
 
-    pieces = [finder.find(name, shape(rows), FLOATS) for name, rows in pieces_of(spec, names)]
+    apart = any("*" in name for name in names)
+    pieces = [
+        finder.find_stack(0 if apart else spec.stack, name, shape(rows), FLOATS)
+        for name, rows in pieces_of(spec, names)
+    ]
     if layout.interleaved_heads and ".qkv_proj." in spec.name:
         pieces = _heads_apart(pieces[0], arch)
     is_norm = spec.kind == "vector" and spec.name.endswith("norm.weight")
@@ -170,6 +203,11 @@ def _floats(
 
 def pieces_of(spec: ParameterSpec, names: tuple[str, ...]) -> list[tuple[str, int]]:
     """The stored tensors of a parameter, and the rows (or elements) of each."""
+    if any("*" in name for name in names):
+        parts = list(zip(names, spec.parts or (spec.one.rows,), strict=True))
+        return [
+            (name.replace("*", str(i)), rows) for i in range(spec.stack) for name, rows in parts
+        ]
     if len(names) == 1:
         return [(names[0], spec.cols if spec.kind == "vector" else spec.rows)]
     return list(zip(names, spec.parts, strict=True))

@@ -21,6 +21,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
@@ -31,7 +32,7 @@ from mlc_llm.models.layout import Layout
 from mlc_llm.models.registry import family
 from mlc_llm.quantization.scheme import SCHEMES, WeightFormat
 from mlc_llm.quantization.storage import Storage
-from mlc_llm.weights.binding import Binding, StoredFloats, bind, pieces_of
+from mlc_llm.weights.binding import Binding, StoredFloats, bind, pieces_of, stacked
 from mlc_llm.weights.encoding import Encoder, Rounder, plain, quantized, whole_tensor
 from mlc_llm.weights.memory import keep_freed_memory
 from mlc_llm.weights.pack import CHUNK_ELEMENTS
@@ -145,7 +146,8 @@ def _parts_of(
             yield Part(read, first, (size,), plain(name, (size,), storage.dtype))
         elif not storage.quantizes(spec.name):
             shape = (size, spec.cols)
-            yield Part(read, first, shape, plain(name, shape, storage.dtype))
+            encoder = plain(name, shape, storage.dtype)
+            yield Part(read, first, shape, _of_experts(spec.stack, encoder))
         else:
             shape = (size, spec.cols)
             base = name.removesuffix("weight")
@@ -154,8 +156,17 @@ def _parts_of(
             else:
                 transposed = storage.lies_transposed(spec.name)
                 encoder = quantized(base, shape, storage, transposed, rounder)
-            yield Part(read, first, shape, encoder)
+            yield Part(read, first, shape, _of_experts(spec.stack, encoder))
         first += size
+
+
+def _of_experts(stack: int, encoder: Encoder) -> Encoder:
+    """The same bytes, called a tensor of `stack` matrices."""
+    records = tuple(
+        msgspec.structs.replace(record, shape=stacked(stack, record.shape))
+        for record in encoder.records
+    )
+    return msgspec.structs.replace(encoder, records=records)
 
 
 def _largest(

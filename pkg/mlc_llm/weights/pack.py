@@ -35,6 +35,14 @@ class Chunk(NamedTuple):
 
 def chunks(spec: ParameterSpec) -> Iterator[Chunk]:
     """The chunks of a matrix, each a whole number of blocks; together they fill every block."""
+    if spec.stack:
+        one = spec.one
+        for i in range(spec.stack):
+            start, base = i * one.rows, i * one.num_blocks
+            for first, last, part in chunks(one):
+                moved = slice(base + part.start, base + part.stop, part.step)
+                yield Chunk(start + first, start + last, moved)
+        return
     step = max(1, CHUNK_ELEMENTS // (spec.cols * ROW_BLOCK)) * ROW_BLOCK
     halves = 2 if spec.kind == "gate_up" else 1
     rows = spec.rows // halves
@@ -112,6 +120,9 @@ def unpack(spec: ParameterSpec, packed: Sequence[AnyArray]) -> NDArray[np.float3
     """The values of a packed parameter as float32 [rows, cols] ([cols] for a vector)."""
     if spec.kind == "vector":
         return packed[0].astype(np.float32)
+    if spec.stack:
+        pieces = [np.split(array, spec.stack) for array in packed]
+        return np.concatenate([unpack(spec.one, one) for one in zip(*pieces, strict=True)])
     if len(packed) == 2:
         quantized = unpack_words(packed[0], packed[1])
         matrix = dequantize(quantized, round_up(spec.cols, GROUP_SIZE))

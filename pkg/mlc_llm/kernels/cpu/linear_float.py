@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import product
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import tvm.script.ir_builder.tirx as T
 from tvm.ir import Expr
-from tvm.tirx import PrimFunc
+from tvm.tirx import PrimFunc, Var
 
 from mlc_llm.compiler.abi import round_up
 from mlc_llm.kernels.cpu.level import TRAITS, Level
@@ -38,6 +39,13 @@ PREFETCH_COLUMNS = 64
 UNROLL = 4
 
 
+class FloatOperands(NamedTuple):
+    """Rows and a matrix."""
+
+    x: Var
+    w: Var
+
+
 def linear_float(
     level: Level,
     weights: Literal["f32", "f16"],
@@ -52,53 +60,75 @@ def linear_float(
 
     Kp is `cols` rounded up to 32. N is `num_rows`, or num_blocks * 8 for gated epilogues.
     """
-    lanes = TRAITS[level].lanes
 
     def emit() -> None:
         n = symbol("n")
-        x = arg("x", (n, cols), "float32")
-        dtype = "float32" if weights == "f32" else "float16"
-        w = arg("w", (num_blocks, round_up(cols, GROUP_SIZE), ROW_BLOCK), dtype)
+        operands = operands_float(weights, n, num_blocks, cols)
         out = output_args(level, epilogue, num_blocks, num_rows, n, bias, softcap)
 
-        def load(block: Expr, k: Expr, part: int) -> Expr:
-            value = w[block, k, span(part * lanes, lanes)]
-            return T.bind(value if weights == "f32" else widen_half(level, value, lanes))
-
-        def accumulate(row: Expr, block: Expr, sums: Sums) -> None:
-            def column(k: Expr) -> None:
-                for b in range(len(sums)):
-                    prefetch(w, block + b, k + PREFETCH_COLUMNS, 0)
-                parts = [
-                    [load(block + b, k, p) for p in range(ROW_BLOCK // lanes)]
-                    for b in range(len(sums))
-                ]
-                for i in range(len(sums[0])):
-                    xs = T.bind(splat(x[row + i, k], lanes))
-                    for b, p in product(range(len(sums)), range(ROW_BLOCK // lanes)):
-                        total = sums[b][i][p]
-                        put(total, fma(level, parts[b][p], xs, get(total, lanes), lanes), lanes)
-
-            with T.serial(T.int64(cols // UNROLL)) as step:
-                for k in range(UNROLL):
-                    column(step * UNROLL + k)
-            for k in range(cols - cols % UNROLL, cols):
-                column(T.int64(k))
-
         def tile(row: Expr, block: Expr, rows: int, blocks: int) -> None:
-            sums = new_sums(level, blocks, rows)
-            together = blocks if lanes == ROW_BLOCK else 1
-            for b in range(0, blocks, together):
-                accumulate(row, block + b, sums[b : b + together])
-            out.write(row, block, sums)
+            places = [row + i for i in range(rows)]
+            out.write(row, block, sums_float(level, operands, places, block, blocks))
 
-        def blocks_of(rows: int) -> int:
-            """Enough independent sums to hide the latency of the multiply-add, no more than fit
-            the registers; gate and up come in pairs."""
-            if lanes == ROW_BLOCK:
-                return 4 if rows <= 4 else 2
-            return 2 if is_gated(epilogue) else 1
-
+        blocks_of = partial(blocks_of_tile, level, is_gated(epilogue))
         for_each_tile(level, n, num_blocks, num_blocks * ROW_BLOCK * cols, blocks_of, tile)
 
     return prim_func(emit)
+
+
+def blocks_of_tile(level: Level, gated: bool, rows: int) -> int:
+    """Enough independent sums to hide the latency of the multiply-add, no more than fit the
+    registers; gate and up come in pairs."""
+    if TRAITS[level].lanes == ROW_BLOCK:
+        return 4 if rows <= 4 else 2
+    return 2 if gated else 1
+
+
+def operands_float(
+    weights: Literal["f32", "f16"], n: Expr, num_blocks: int, cols: int
+) -> FloatOperands:
+    """Append the parameters."""
+    dtype = "float32" if weights == "f32" else "float16"
+    return FloatOperands(
+        arg("x", (n, cols), "float32"),
+        arg("w", (num_blocks, round_up(cols, GROUP_SIZE), ROW_BLOCK), dtype),
+    )
+
+
+def sums_float(
+    level: Level, use: FloatOperands, rows: list[Expr], block: Expr, blocks: int
+) -> Sums:
+    """The sums of these rows of x and `blocks` blocks."""
+    sums = new_sums(level, blocks, len(rows))
+    together = blocks if TRAITS[level].lanes == ROW_BLOCK else 1
+    for b in range(0, blocks, together):
+        _accumulate(level, use, rows, block + b, sums[b : b + together])
+    return sums
+
+
+def _accumulate(
+    level: Level, use: FloatOperands, rows: list[Expr], block: Expr, sums: Sums
+) -> None:
+    lanes, cols = TRAITS[level].lanes, int(use.x.shape[1])
+
+    def load(block: Expr, k: Expr, part: int) -> Expr:
+        value = use.w[block, k, span(part * lanes, lanes)]
+        return T.bind(value if use.w.dtype == "float32" else widen_half(level, value, lanes))
+
+    def column(k: Expr) -> None:
+        for b in range(len(sums)):
+            prefetch(use.w, block + b, k + PREFETCH_COLUMNS, 0)
+        parts = [
+            [load(block + b, k, p) for p in range(ROW_BLOCK // lanes)] for b in range(len(sums))
+        ]
+        for i, row in enumerate(rows):
+            xs = T.bind(splat(use.x[row, k], lanes))
+            for b, p in product(range(len(sums)), range(ROW_BLOCK // lanes)):
+                total = sums[b][i][p]
+                put(total, fma(level, parts[b][p], xs, get(total, lanes), lanes), lanes)
+
+    with T.serial(T.int64(cols // UNROLL)) as step:
+        for k in range(UNROLL):
+            column(step * UNROLL + k)
+    for k in range(cols - cols % UNROLL, cols):
+        column(T.int64(k))

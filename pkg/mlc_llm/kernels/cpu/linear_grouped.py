@@ -49,6 +49,10 @@ it gets 90 % of the bandwidth, at 36 and without 80 %. Four rows get 92 % at 36,
 In groups of 4-bit weights; those of 8 bits are twice as long."""
 
 
+Place = tuple[Expr, Expr]
+"""Where a quantized row lies: its tile, and its number in it."""
+
+
 class Operands(NamedTuple):
     """Quantized rows and a matrix."""
 
@@ -79,11 +83,12 @@ def linear_grouped(
 
     def emit() -> None:
         n = symbol("n")
-        operands = _operands(codes, num_blocks, cols)
+        operands = operands_grouped(codes, num_blocks, cols)
         out = output_args(level, epilogue, num_blocks, num_rows, n, bias, softcap)
 
         def tile(row: Expr, block: Expr, rows: int, blocks: int) -> None:
-            out.write(row, block, _sums(level, operands, row, block, rows, blocks))
+            places = neighbours(row, rows)
+            out.write(row, block, sums_grouped(level, operands, places, block, blocks))
 
         work = num_blocks * ROW_BLOCK * cols
         for_each_tile(level, n, num_blocks, work, lambda _: together, tile)
@@ -98,12 +103,15 @@ def gated_grouped(
     num_blocks * 8 columns made). The blocks of gate and up fill whole panels."""
 
     def emit() -> None:
-        operands = _operands(codes, num_blocks, cols)
+        operands = operands_grouped(codes, num_blocks, cols)
         n = T.arg("n", T.int64())
         out = GatedOutput(level, epilogue, Quantized(num_blocks // PANEL_BLOCKS, codes))
 
         def tile(row: Expr, block: Expr, rows: int, _blocks: int) -> None:
-            out.write(row, block, rows, lambda b: _sums(level, operands, row, b, rows, 2))
+            def sums_of(start: Expr) -> Sums:
+                return sums_grouped(level, operands, neighbours(row, rows), start, 2)
+
+            out.write(row, block, rows, sums_of)
 
         work = num_blocks * ROW_BLOCK * cols
         for_each_tile(level, n, num_blocks, work, lambda _: PANEL_BLOCKS, tile)
@@ -111,7 +119,7 @@ def gated_grouped(
     return prim_func(emit)
 
 
-def _operands(codes: Codes, num_blocks: int, cols: int) -> Operands:
+def operands_grouped(codes: Codes, num_blocks: int, cols: int) -> Operands:
     """Append the parameters."""
     tiles, groups = symbol("t"), -(-cols // GROUP_SIZE)
     return Operands(
@@ -123,13 +131,21 @@ def _operands(codes: Codes, num_blocks: int, cols: int) -> Operands:
     )
 
 
-def _sums(level: Level, use: Operands, row: Expr, block: Expr, rows: int, blocks: int) -> Sums:
-    """The sums of `rows` token rows and `blocks` blocks, one block after the other."""
+def neighbours(row: Expr, rows: int) -> list[Place]:
+    """Rows row, row + 1, ... of one tile."""
+    tile = T.bind(T.floordiv(row, TILE_ROWS))
+    first = T.bind(T.floormod(row, TILE_ROWS))
+    return [(tile, first + i) for i in range(rows)]
+
+
+def sums_grouped(
+    level: Level, use: Operands, places: list[Place], block: Expr, blocks: int
+) -> Sums:
+    """The sums of the rows at `places` and `blocks` blocks, one block after the other."""
     lanes = TRAITS[level].lanes
     parts = [span(p * lanes, lanes) for p in range(ROW_BLOCK // lanes)]
+    rows = len(places)
     sums = new_sums(level, blocks, rows)
-    t = T.bind(T.floordiv(row, TILE_ROWS))
-    first = T.bind(T.floormod(row, TILE_ROWS))
     words = int(use.w.shape[2])
     ahead = GROUPS_AHEAD.get(rows, MOST_AHEAD) * 4 // words
     for b in range(blocks):
@@ -137,7 +153,7 @@ def _sums(level: Level, use: Operands, row: Expr, block: Expr, rows: int, blocks
             for j in range(words):
                 prefetch(use.w, block + b, g + ahead, j, 0)
             prefetch(use.s, block + b, g + ahead, 0)
-            at = [(t, g, first + i) for i in range(rows)]
+            at = [(tile, g, row) for tile, row in places]
             dots = dot_group(
                 level,
                 [[use.w[block + b, g, j, part] for j in range(words)] for part in parts],

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from mlc_llm.errors import BadModel
-from mlc_llm.models.architecture import Activation, Architecture
+from mlc_llm.models.architecture import Activation, Architecture, Experts
 from mlc_llm.models.families.rotary import Positions, Positive, RopeParameters, Share, read_rotary
 from mlc_llm.quantization.scheme import GROUP_SIZE
 
@@ -96,6 +96,15 @@ def decoder(config: DecoderConfig, model_type: str, path: Path, **different: Any
     )
     _refuse_odd_sizes(architecture, path)
     return msgspec.structs.replace(architecture, **different)
+
+
+def check_experts(experts: Experts, path: Path) -> None:
+    """Raise `BadModel` for numbers of experts that contradict each other."""
+    count, groups = experts.count, experts.groups
+    if experts.per_token > count * experts.groups_per_token // groups:
+        raise BadModel(f"{path}: num_experts_per_tok is more than the experts that may be chosen")
+    if count % groups or experts.groups_per_token > groups:
+        raise BadModel(f"{path}: {count} experts do not form {groups} groups of equal size")
 
 
 def refuse(config: Struct, path: Path, **wanted: Any) -> None:
