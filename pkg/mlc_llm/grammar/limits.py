@@ -23,6 +23,8 @@ MAX_REGEX_BYTES = 4096
 MAX_LARK_BYTES = 8 * 1024
 MAX_CHOICES = 10_000
 MAX_CHOICE_BYTES = 128 * 1024
+MAX_TOOLS_BYTES = 256 * 1024
+"""A grammar of calls of tools, with all their schemas."""
 MAX_DIVISORS = 65_536
 """What all `multipleOf` of a schema may add up to, as whole numbers: each is a table that long."""
 
@@ -89,11 +91,27 @@ def _check_lark(text: str, param: str) -> None:
         )
 
 
+class _ToolCalls(msgspec.Struct):
+    lark: str
+    schemas: list[tuple[str, dict[str, Any] | bool]]
+
+
+def _check_tools(text: str, param: str) -> None:
+    _check_size(text, MAX_TOOLS_BYTES, param, "What `tools` make as a grammar")
+    for name, schema in msgspec.json.decode(text, type=_ToolCalls).schemas:
+        try:
+            _check_schema(msgspec.json.encode(schema).decode(), param)
+        except BadRequest as error:
+            message = f"The parameters of the tool `{name}` cannot be used: {error.message}"
+            raise BadRequest(message, param=param) from error
+
+
 _CHECKS: dict[str, Callable[[str, str], None]] = {
     "json_schema": _check_schema,
     "regex": _check_regex,
     "choice": _check_choice,
     "lark": _check_lark,
+    "tools": _check_tools,
 }
 
 

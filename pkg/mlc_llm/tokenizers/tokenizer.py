@@ -31,10 +31,11 @@ class Tokenizer:
         tokenizer.no_padding()
         self._tokenizer = tokenizer
         self.vocab_size: int = tokenizer.get_vocab_size(with_added_tokens=True)
+        added = tokenizer.get_added_tokens_decoder()
+        self.added_tokens: dict[str, int] = {token.content: i for i, token in added.items()}
+        """Tokens that were added to the vocabulary, special ones and others, by name."""
         self.special_tokens: dict[str, int] = {
-            token.content: token_id
-            for token_id, token in tokenizer.get_added_tokens_decoder().items()
-            if token.special
+            token.content: i for i, token in added.items() if token.special
         }
         """Tokens that never show in a text, by name."""
         self.bos_token_id = self._begin_of_text(config, bos_token_id)

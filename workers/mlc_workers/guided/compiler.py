@@ -6,9 +6,10 @@ while it fills masks, but not while it reads a tokenizer.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -140,11 +141,26 @@ def _choice_source(text: str) -> str:
     return LLMatcher.grammar_from_regex("|".join(map(_literal, choices)))
 
 
+def _tools_source(text: str) -> str:
+    """The grammar and its schemas as one source, with the same rules for JSON as answers have."""
+    document = msgspec.json.decode(text)
+    parts: list[dict[str, Any]] = [{"lark_grammar": document["lark"]}]
+    for index, (tool, schema) in enumerate(document["schemas"]):
+        ruled = schema | {"x-guidance": SCHEMA_OPTIONS}
+        part = {"name": f"schema_{index}", "json_schema": ruled}
+        error = LLMatcher.validate_grammar(json.dumps({"grammars": [part]}), None, limits=LIMITS)
+        if error:
+            raise ValueError(f"the parameters of the tool `{tool}`: {_reason(error)}")
+        parts.append(part)
+    return json.dumps({"grammars": parts})
+
+
 _SOURCES: dict[str, Callable[[str], str]] = {
     "json_schema": _schema_source,
     "regex": LLMatcher.grammar_from_regex,
     "choice": _choice_source,
     "lark": LLMatcher.grammar_from_lark,
+    "tools": _tools_source,
 }
 
 

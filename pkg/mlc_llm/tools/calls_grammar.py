@@ -1,0 +1,143 @@
+"""The grammar of an answer that must call tools, or may call them only as their schemas say.
+
+`grammar_of` writes it in Lark's notation, with the tools' schemas beside it; the engine compiles it
+(`mlc_workers.guided`). A text that follows it is read by the reader of the same format as calls,
+whose arguments obey the schemas.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mlc_llm.errors import BadRequest
+from mlc_llm.grammar.limits import check_grammar
+from mlc_llm.protocol.generation import Grammar
+from mlc_llm.tools.call_reader import MAX_CALLS
+from mlc_llm.tools.formats import ToolFormat
+from mlc_llm.tools.lark import ANY, literal, pattern, without
+from mlc_llm.tools.thoughts import ThoughtFormat
+from mlc_llm.tools.tool import Tool
+
+ANY_ARGUMENTS: dict[str, Any] = {"type": "object"}
+NO_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
+
+
+def grammar_of(
+    form: ToolFormat,
+    tools: Sequence[Tool],
+    *,
+    required: bool,
+    parallel: bool,
+    added_tokens: Mapping[str, int],
+    thoughts: ThoughtFormat | None = None,
+    inside_thought: bool = False,
+) -> Grammar | None:
+    """What an answer must look like; None when any text will do.
+
+    `required`: there must be a call, of one of `tools` (for a named one: give that one alone).
+    Otherwise calls may come after free text, and those of strict tools obey their schemas.
+    `parallel`: more than one call may be made. `added_tokens`: ids of the tokenizer's added tokens
+    by name, special or not. `thoughts`: what the model may think first; `inside_thought`: the
+    prompt ends within a thought. Raises BadRequest when a schema cannot be used.
+    """
+    if not required and parallel and not any(tool.strict for tool in tools):
+        return None
+    writer = _Writer(form, tools, added_tokens, schemas_of_all=required)
+    lines = writer.required(parallel) if required else writer.free(parallel)
+    lines = [_start(thoughts, inside_thought, added_tokens), *lines, *writer.call_rules()]
+    document = {
+        "lark": "\n".join(lines) + "\n",
+        "schemas": [[tool.name, writer.schema_of(tool)] for tool in tools],
+    }
+    try:
+        text = json.dumps(document, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadRequest(f"`tools` is not JSON: {error}.", param="tools") from error
+    grammar = Grammar("tools", text, "tools")
+    check_grammar(grammar)
+    return grammar
+
+
+def _start(thoughts: ThoughtFormat | None, inside: bool, added_tokens: Mapping[str, int]) -> str:
+    if thoughts is None:
+        return "start: answer"
+    begin = literal(thoughts.begin, added_tokens)
+    if thoughts.end in added_tokens:
+        body = f"thinking: THINKING {literal(thoughts.end, added_tokens)}\nTHINKING: /{ANY}/"
+    else:
+        body = f"thinking[lazy]: /{ANY}{pattern(thoughts.end)}/"
+    first = "thinking GAP" if inside else f"({begin} thinking GAP)?"
+    return f"start: {first} answer\n{body}\nGAP: /[ \\n]{{0,4}}/"
+
+
+class _Writer:
+    """Rules for one set of tools."""
+
+    def __init__(
+        self,
+        form: ToolFormat,
+        tools: Sequence[Tool],
+        added_tokens: Mapping[str, int],
+        schemas_of_all: bool,
+    ) -> None:
+        self._form = form
+        self._tools = tools
+        self._added = added_tokens
+        self._schemas_of_all = schemas_of_all
+
+    def schema_of(self, tool: Tool) -> dict[str, Any]:
+        """The schema that the arguments of its calls obey."""
+        if not (tool.strict or self._schemas_of_all):
+            return ANY_ARGUMENTS
+        if not tool.parameters:
+            return NO_ARGUMENTS
+        return tool.parameters if "type" in tool.parameters else tool.parameters | ANY_ARGUMENTS
+
+    def call_rules(self) -> list[str]:
+        """`call`: one call of any tool, without what comes before its name."""
+        shape = self._form.shape
+        after = self._literal(shape.after)
+        options = [
+            f"{self._literal(tool.name + shape.middle)} @schema_{index} {after}"
+            for index, tool in enumerate(self._tools)
+        ]
+        return ["call: " + "\n    | ".join(options)]
+
+    def required(self, parallel: bool) -> list[str]:
+        """`answer`: one call or more, nothing else."""
+        shape = self._form.shape
+        return [
+            f"answer: {self._literal(shape.opening())} calls",
+            *self._calls(parallel),
+        ]
+
+    def free(self, parallel: bool) -> list[str]:
+        """`answer`: any text without calls, or with calls at its end."""
+        shape, reader = self._form.shape, self._form.reader
+        opening = shape.opening()
+        added = [marker for marker in reader.markers if marker in self._added]
+        plain = [pattern(marker) for marker in reader.markers if marker not in self._added]
+        text = f"TEXT: {without(plain, reader.line_starts)}"
+        marker = next((marker for marker in reader.markers if opening.startswith(marker)), None)
+        if marker is None:  # calls begin at the beginning of the answer
+            answer = f"answer: TEXT | {self._literal(opening)} calls"
+        elif marker in added:
+            answer = f"answer: TEXT ({self._literal(opening)} calls)?"
+        else:
+            rest = self._literal(opening.removeprefix(marker))
+            answer = f"answer: TEXT | opened {rest} calls\nopened[lazy]: /{ANY}{pattern(marker)}/"
+        return [answer, text, *self._calls(parallel)]
+
+    def _calls(self, parallel: bool) -> list[str]:
+        """`calls`: what follows the opening of the first call."""
+        shape = self._form.shape
+        last = self._literal(shape.last)
+        if not parallel:
+            return [f"calls: call {last}"]
+        between = self._literal(shape.between + shape.before)
+        return [f"calls: call ({between} call){{0,{MAX_CALLS - 1}}} {last}"]
+
+    def _literal(self, text: str) -> str:
+        return literal(text, self._added)

@@ -1,0 +1,146 @@
+"""Texts that the grammar of a format lets through, read back by its reader."""
+
+from __future__ import annotations
+
+import json
+
+import jsonschema
+import pytest
+
+from mlc_llm.errors import BadRequest
+from mlc_llm.protocol.generation import Grammar
+from mlc_llm.tools.calls_grammar import grammar_of
+from mlc_llm.tools.formats import HERMES, THINK, TOOL_FORMATS, open_reader
+from mlc_llm.tools.shape import write_calls
+from mlc_llm.tools.thoughts import ThoughtFormat
+from mlc_llm.tools.tool import Tool
+from support.grammar_walks import TOKENIZER, Walker
+from support.tool_texts import TOOLS, calls_of, read, text_of
+
+FORMATS = pytest.mark.parametrize("form", TOOL_FORMATS.values(), ids=list(TOOL_FORMATS))
+STRICT = tuple(Tool(tool.name, tool.parameters, strict=True) for tool in TOOLS)
+SCHEMAS = {tool.name: tool.parameters for tool in TOOLS}
+ADDED = {"<|endoftext|>": 0, "<|im_start|>": 1, "<|im_end|>": 2}
+SEEDS = range(12)
+
+
+@pytest.fixture(scope="module")
+def walker() -> Walker:
+    return Walker()
+
+
+def validate(calls) -> None:
+    for name, arguments in calls:
+        assert isinstance(arguments, dict)
+        jsonschema.validate(arguments, SCHEMAS[name])
+
+
+@FORMATS
+@pytest.mark.parametrize("parallel", [False, True])
+def test_a_required_call_is_one_that_is_read_and_obeys_its_schema(form, parallel, walker):
+    grammar = grammar_of(form, TOOLS, required=True, parallel=parallel, added_tokens=ADDED)
+    texts = [text for seed in SEEDS if (text := walker.walk(grammar, seed)) is not None]
+    assert len(texts) > len(SEEDS) // 2
+    for text in texts:
+        events = read(open_reader(TOOLS, form), list(text))
+        calls = calls_of(events)
+        assert text_of(events) == ""
+        assert len(calls) == 1 or (parallel and len(calls) > 1), text
+        validate(calls)
+
+
+@FORMATS
+def test_where_calls_are_free_a_strict_tool_is_called_as_its_schema_says_or_not_at_all(
+    form, walker
+):
+    grammar = grammar_of(form, STRICT, required=False, parallel=True, added_tokens=ADDED)
+    good = write_calls(form.shape, [("get_weather", '{"city":"Rome","days":2}'), ("now", "{}")])
+    bad = write_calls(form.shape, [("get_weather", '{"town":"Rome"}')])
+    assert walker.follows(grammar, good)
+    assert not walker.follows(grammar, bad)
+    assert walker.follows(grammar, "Nothing to call.\nReally: {} [] ()")
+    for seed in SEEDS:
+        text = walker.walk(grammar, seed)
+        if text is not None:
+            validate(calls_of(read(open_reader(STRICT, form), [text])))
+
+
+def test_text_may_come_before_a_free_call_that_has_a_marker(walker):
+    grammar = grammar_of(HERMES, STRICT, required=False, parallel=False, added_tokens=ADDED)
+    call = write_calls(HERMES.shape, [("now", "{}")])
+    assert walker.follows(grammar, "Let me look.\n" + call)
+    assert not walker.follows(grammar, call + "\n" + call)
+
+
+def test_nothing_is_enforced_where_calls_are_free_and_no_tool_is_strict():
+    assert grammar_of(HERMES, TOOLS, required=False, parallel=True, added_tokens={}) is None
+
+
+def thinking_first(thoughts: ThoughtFormat, inside: bool) -> Grammar:
+    grammar = grammar_of(
+        HERMES,
+        TOOLS,
+        required=True,
+        parallel=True,
+        added_tokens=ADDED,
+        thoughts=thoughts,
+        inside_thought=inside,
+    )
+    assert grammar is not None
+    return grammar
+
+
+def test_a_thought_may_come_before_a_required_call(walker):
+    call = write_calls(HERMES.shape, [("now", "{}")])
+    outside, inside = thinking_first(THINK, False), thinking_first(THINK, True)
+    assert walker.follows(outside, call)
+    assert walker.follows(outside, f"<think>\nWhy?\n</think>\n\n{call}")
+    assert not walker.follows(outside, f"Why?\n</think>\n\n{call}")
+    assert walker.follows(inside, f"Why?\n</think>\n\n{call}")
+    assert not walker.follows(inside, "Why?\n</think>\n\nHi")
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_thought_between_special_tokens_may_come_first(inside, walker):
+    thoughts = ThoughtFormat("special", "<|im_start|>", "<|im_end|>")
+    grammar = thinking_first(thoughts, inside)
+    texts = [text for seed in SEEDS if (text := walker.walk(grammar, seed)) is not None]
+    assert texts
+    for text in texts:
+        events = read(open_reader(TOOLS, HERMES, thoughts, inside), [text])
+        assert calls_of(events)
+        validate(calls_of(events))
+
+
+def test_markers_that_are_tokens_of_the_vocabulary_are_asked_for_by_their_ids(walker):
+    grammar = grammar_of(
+        HERMES, TOOLS, required=True, parallel=True, added_tokens={"<tool_call>": 2}
+    )
+    assert "<[2]>" in json.loads(grammar.text)["lark"]
+    text = next(text for seed in SEEDS if (text := walker.walk(grammar, seed)) is not None)
+    assert text.startswith("<|im_end|>\n{")  # what token 2 is called in this vocabulary
+
+
+def test_a_schema_that_cannot_be_enforced_is_refused_with_the_name_of_the_tool(walker):
+    tools = [*TOOLS, Tool("odd", {"type": "object", "not": {"required": ["x"]}})]
+    grammar = grammar_of(HERMES, tools, required=True, parallel=True, added_tokens={})
+    with pytest.raises(BadRequest, match=r"tool `odd`.*not"):
+        walker.compiler.compile(grammar)
+
+
+def test_a_schema_that_is_nested_too_deep_is_refused_before_it_is_compiled():
+    schema: dict = {"type": "object"}
+    for _ in range(100):
+        schema = {"type": "object", "properties": {"x": schema}}
+    with pytest.raises(BadRequest, match="tool `deep`"):
+        grammar_of(HERMES, [Tool("deep", schema)], required=True, parallel=True, added_tokens={})
+
+
+def test_a_tool_without_parameters_takes_an_empty_object(walker):
+    grammar = grammar_of(HERMES, [Tool("now")], required=True, parallel=False, added_tokens={})
+    assert walker.follows(grammar, write_calls(HERMES.shape, [("now", "{}")]))
+    assert not walker.follows(grammar, write_calls(HERMES.shape, [("now", '{"a":1}')]))
+
+
+def test_the_packaged_tokenizer_is_where_the_walks_find_it():
+    assert TOKENIZER.exists()
