@@ -34,8 +34,9 @@ AnyArray = NDArray[Any]
 Progress = Callable[[int, int], None]
 """Called with the bytes of packed weights that are ready, and with all of them."""
 
-QUANTIZE_ABOVE = 300_000_000
-"""Parameters from which a Hugging Face folder is quantized unless the user says otherwise."""
+SCHEMES_BY_SIZE = ((300_000_000, "q4f16_1"), (10_000_000, "q8f16_1"), (0, "q0f32"))
+"""For a Hugging Face folder unless the user says otherwise: the first row whose number of
+parameters the model exceeds. What each costs in perplexity is measured in `tests/bench`."""
 
 TASK_CHUNKS = 4
 """Chunks one thread takes at a time: few enough to balance, enough to be rarely scheduled."""
@@ -45,12 +46,13 @@ def choose_scheme(folder: ModelFolder, requested: str | None) -> Scheme:
     """The quantization to serve with.
 
     The one asked for, else the nearest to what the folder is stored in (`quantization.storage` says
-    which and why), else q4f16_1 for large models and q0f32 for small ones. Raises `BadConfig` when
+    which and why), else by the model's size (`SCHEMES_BY_SIZE`). Raises `BadConfig` when
     the folder is stored in another than the one asked for, `BadModel` when that is not supported.
     """
     if folder.quantization is None:
-        large = folder.architecture.num_parameters > QUANTIZE_ABOVE
-        return scheme_by_name(requested or ("q4f16_1" if large else "q0f32"))
+        size = folder.architecture.num_parameters
+        by_size = next(name for above, name in SCHEMES_BY_SIZE if size > above)
+        return scheme_by_name(requested or by_size)
     if folder.quantization not in STORAGES:
         known = ", ".join(STORAGES)
         raise BadModel(

@@ -205,7 +205,7 @@ def test_leftover_tables_and_a_head_tied_to_the_embedding_are_ignored(tmp_path: 
     load_weights(open_folder(tmp_path), SCHEMES["q0f32"])
 
 
-def test_small_models_are_served_in_float32_and_large_ones_quantized(tmp_path: Path) -> None:
+def test_tiny_models_are_served_in_float32_unless_told_otherwise(tmp_path: Path) -> None:
     write_hf_folder(tmp_path, tiny_llama())
     folder = open_folder(tmp_path)
     assert choose_scheme(folder, None).name == "q0f32"
@@ -214,13 +214,15 @@ def test_small_models_are_served_in_float32_and_large_ones_quantized(tmp_path: P
         choose_scheme(folder, "q9")
 
 
-def test_a_large_model_is_quantized_unless_told_otherwise(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("large", "chosen"), [(1000, "q4f16_1"), (10**9, "q8f16_1")])
+def test_a_larger_model_is_quantized_unless_told_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: int, chosen: str
 ) -> None:
-    monkeypatch.setattr(loading, "QUANTIZE_ABOVE", 1000)
+    sizes = ((large, "q4f16_1"), (1000, "q8f16_1"), (0, "q0f32"))
+    monkeypatch.setattr(loading, "SCHEMES_BY_SIZE", sizes)
     write_hf_folder(tmp_path, tiny_llama())
     folder = open_folder(tmp_path)
-    assert choose_scheme(folder, None).name == "q4f16_1"
+    assert choose_scheme(folder, None).name == chosen
     assert choose_scheme(folder, "q0f16").name == "q0f16"
 
 
