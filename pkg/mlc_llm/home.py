@@ -33,6 +33,11 @@ def packed_weights() -> Path:
     return home() / "packed_weights"
 
 
+def unpacked_models() -> Path:
+    """Configurations and tokenizers of GGUF files (`models.gguf.unpack`)."""
+    return home() / "gguf"
+
+
 def readonly_weight_caches() -> tuple[Path, ...]:
     """Folders of $MLC_LLM_READONLY_WEIGHT_CACHE, searched before `model_weights()`."""
     listed = os.environ.get("MLC_LLM_READONLY_WEIGHT_CACHE", "")

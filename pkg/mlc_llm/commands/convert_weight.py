@@ -18,7 +18,7 @@ from mlc_llm.models.folder import ModelFolder
 from mlc_llm.quantization.storage import storage_by_name
 from mlc_llm.weights.convert import convert
 from mlc_llm.weights.load import available_cores
-from mlc_llm.weights.safetensors import find_tensors
+from mlc_llm.weights.sources.find import find_tensors
 
 FORMATS = ("auto", "huggingface-safetensor")
 

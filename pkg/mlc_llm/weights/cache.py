@@ -35,9 +35,9 @@ from numpy.typing import NDArray
 from mlc_llm.models.folder import ModelFolder
 from mlc_llm.models.parameters import TensorSpec, tensor_specs
 from mlc_llm.quantization.scheme import Scheme
-from mlc_llm.weights import safetensors
 from mlc_llm.weights.load import Progress, available_cores, load_weights
 from mlc_llm.weights.memory import huge_empty
+from mlc_llm.weights.sources.find import find_tensors
 
 AnyArray = NDArray[Any]
 
@@ -85,7 +85,7 @@ def load_cached(
 
 def cache_key(folder: ModelFolder, scheme: Scheme) -> str:
     """Digest of all that the packed weights of a Hugging Face folder depend on."""
-    files = sorted({tensor.path for tensor in safetensors.find_tensors(folder.path).values()})
+    files = sorted({tensor.path for tensor in find_tensors(folder.path).values()})
     found = hashlib.sha256(_code_digest())
     for path in files:
         state = path.stat()

@@ -36,7 +36,7 @@ from mlc_llm.weights.binding import Binding, StoredFloats, bind, pieces_of, stac
 from mlc_llm.weights.encoding import Encoder, Rounder, plain, quantized, whole_tensor
 from mlc_llm.weights.memory import keep_freed_memory
 from mlc_llm.weights.pack import CHUNK_ELEMENTS
-from mlc_llm.weights.rows import RowReader, row_reader
+from mlc_llm.weights.rows import RowReader, group_reader, row_reader
 from mlc_llm.weights.shards import (
     MANIFEST,
     MANIFEST_16,
@@ -156,7 +156,12 @@ def _parts_of(
             else:
                 transposed = storage.lies_transposed(spec.name)
                 encoder = quantized(base, shape, storage, transposed, rounder)
-            yield Part(read, first, shape, _of_experts(spec.stack, encoder))
+            yield Part(
+                _as_groups(binding, encoder) or read,
+                first,
+                shape,
+                _of_experts(spec.stack, encoder),
+            )
         first += size
 
 
@@ -167,6 +172,12 @@ def _of_experts(stack: int, encoder: Encoder) -> Encoder:
         for record in encoder.records
     )
     return msgspec.structs.replace(encoder, records=records)
+
+
+def _as_groups(binding: Binding, encoder: Encoder) -> RowReader | None:
+    """How to read what lies in the very groups that are to be written."""
+    assert isinstance(binding.stored, StoredFloats)
+    return group_reader(binding.stored) if encoder.groups else None
 
 
 def _largest(
@@ -222,7 +233,6 @@ def _make_files(scratch: Path, shards: Sequence[Shard]) -> dict[str, Place]:
 
 def _write_rows(part: Part, places: Sequence[Place], first: int, last: int) -> int:
     rows = part.read(part.first + first, part.first + last)
-    assert isinstance(rows, np.ndarray)
     arrays = part.encoder.encode(rows)
     for place, array in zip(places, arrays, strict=False):
         if part.encoder.transposed:

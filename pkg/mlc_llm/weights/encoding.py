@@ -37,19 +37,22 @@ class Encoder(Struct, frozen=True):
     """How one tensor [rows, cols] (or [size]) of floats is stored."""
 
     records: tuple[Record, ...]
-    encode: Callable[[FloatArray], tuple[AnyArray, ...]]
-    """Some rows, given as they are in float32, as the bytes of each record's rows."""
+    encode: Callable[[FloatArray | Quantized], tuple[AnyArray, ...]]
+    """Some rows, given as they are in float32, as the bytes of each record's rows. Where `groups`
+    says so, rows may be 4-bit groups already."""
     transposed: bool = False
     """Rows of the floats are columns of the records."""
     once: tuple[AnyArray, ...] = ()
     """Content of the records past those that `encode` gives, which do not depend on rows."""
+    groups: bool = False
+    """q4f16_1 groups are stored as they are."""
     row_unit: int = 1
     """`encode` takes multiples of this many rows, except at the end."""
 
 
 def plain(name: str, shape: tuple[int, ...], dtype: ModelDtype) -> Encoder:
     """Floats in the model's dtype."""
-    return Encoder((record(name, shape, NAMES[dtype]),), lambda rows: (_bits(rows, dtype),))
+    return Encoder((record(name, shape, NAMES[dtype]),), lambda rows: (_bits(_plain(rows), dtype),))
 
 
 def quantized(
@@ -81,6 +84,7 @@ def quantized(
         ),
         _group_encoder(storage, rounder or quantize_halves),
         transposed,
+        groups=storage.bits == 4 and storage.dtype == "F16" and rounder is None,
     )
 
 
@@ -94,7 +98,7 @@ def whole_tensor(base: str, shape: tuple[int, int], largest: float) -> Encoder:
             record(f"{base}q_scale", (1,), "float32"),
             record(f"{base}q_calibration_scale", (1,), "float32"),
         ),
-        lambda rows: (quantize_tensor(rows, scale),),
+        lambda rows: (quantize_tensor(_plain(rows), scale),),
         once=(bfloat_bits(scale * one), bfloat_bits(one)),
     )
 
@@ -104,15 +108,22 @@ def _bits(rows: FloatArray, dtype: ModelDtype) -> AnyArray:
     return rows.astype(np.float16) if dtype == "F16" else bfloat_bits(rows)
 
 
-def _blocks(rows: FloatArray) -> tuple[AnyArray, ...]:
-    bits, scales = quantize_blocks(rows)
+def _plain(rows: FloatArray | Quantized) -> FloatArray:
+    assert isinstance(rows, np.ndarray)
+    return rows
+
+
+def _blocks(rows: FloatArray | Quantized) -> tuple[AnyArray, ...]:
+    bits, scales = quantize_blocks(_plain(rows))
     return bits, bfloat_bits(scales)
 
 
 def _group_encoder(
     storage: Storage, rounder: Rounder
-) -> Callable[[FloatArray], tuple[AnyArray, ...]]:
-    def encode(rows: FloatArray) -> tuple[AnyArray, ...]:
+) -> Callable[[FloatArray | Quantized], tuple[AnyArray, ...]]:
+    def encode(rows: FloatArray | Quantized) -> tuple[AnyArray, ...]:
+        if isinstance(rows, Quantized):
+            return rows.words, rows.scales
         if storage.bits == 4 and storage.dtype == "F16":
             found = rounder(rows)
             return found.words, found.scales

@@ -24,11 +24,12 @@ from mlc_llm.models.parameters import ParameterSpec, tensor_specs
 from mlc_llm.quantization.group import Quantized
 from mlc_llm.quantization.scheme import SCHEMES, Scheme, scheme_by_name
 from mlc_llm.quantization.storage import STORAGES
-from mlc_llm.weights import safetensors, tensor_cache
+from mlc_llm.weights import tensor_cache
 from mlc_llm.weights.binding import Binding, Stored, bind
 from mlc_llm.weights.memory import huge_empty, keep_freed_memory
 from mlc_llm.weights.pack import Chunk, chunks, pack_floats, pack_words
 from mlc_llm.weights.rows import RowReader, row_reader
+from mlc_llm.weights.sources.find import find_tensors
 
 AnyArray = NDArray[Any]
 Progress = Callable[[int, int], None]
@@ -93,7 +94,7 @@ def load_weights(
     if folder.format == "mlc":
         tensors = tensor_cache.find_tensors(folder.path, verify=verify, threads=threads)
     else:
-        tensors = safetensors.find_tensors(folder.path)
+        tensors = find_tensors(folder.path)
     bindings = bind(folder, scheme, tensors)
     specs = tensor_specs(folder.architecture, scheme)
     packed = [huge_empty(spec.shape, spec.dtype) for spec in specs]

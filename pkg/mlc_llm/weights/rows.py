@@ -22,7 +22,7 @@ from mlc_llm.quantization.floats import (
 from mlc_llm.quantization.group import Quantized, quantize_halves
 from mlc_llm.quantization.scheme import WeightFormat
 from mlc_llm.weights.binding import Stored, StoredFloats, StoredWords
-from mlc_llm.weights.source import StoredTensor, read_columns, read_rows
+from mlc_llm.weights.source import DecodedTensor, StoredTensor, read_columns, read_rows
 
 AnyArray = NDArray[Any]
 RowReader = Callable[[int, int], FloatArray | Quantized]
@@ -45,11 +45,35 @@ def row_reader(stored: Stored, weights: WeightFormat) -> RowReader:
     if isinstance(stored, StoredWords):
         return lambda first, last: _words(stored, first, last)
     if weights == "q4":
+        if (groups := group_reader(stored)) is not None:
+            return groups
         return lambda first, last: quantize_halves(_stacked(stored, first, last, _TO_HALVES))
     if weights == "q8":
         return lambda first, last: quantize_bytes(_stacked(stored, first, last, _TO_HALVES))
     conversions = _TO_SINGLES if weights == "f32" else _TO_HALVES
     return lambda first, last: _stacked(stored, first, last, conversions)
+
+
+def group_reader(stored: StoredFloats) -> RowReader | None:
+    """How to read a parameter as the 4-bit groups it lies in; None when it does not lie in such."""
+    pieces = stored.pieces
+    if stored.transposed or stored.offset:
+        return None
+    coded = [p for p in pieces if isinstance(p, DecodedTensor) and p.groups is not None]
+    if len(coded) != len(pieces):
+        return None
+
+    def read(first: int, last: int) -> Quantized:
+        found = []
+        for i, begin, end in _overlaps([p.shape[0] for p in pieces], first, last) or [(0, 0, 0)]:
+            groups = coded[i].groups
+            assert groups is not None
+            found.append(groups(begin, end))
+            if not np.isfinite(found[-1].scales).all():
+                raise coded[i].fault("holds a scale that is not finite")
+        return Quantized(_joined([q.words for q in found]), _joined([q.scales for q in found]))
+
+    return read
 
 
 def _words(stored: StoredWords, first: int, last: int) -> Quantized:

@@ -22,6 +22,7 @@ from mlc_llm.weights.sources.float8 import decode_blocks
 
 SINGLE_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
+NAMES = (SINGLE_NAME, INDEX_NAME)
 HEADER_LIMIT = 32 * MEBIBYTE
 
 Dimension = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]

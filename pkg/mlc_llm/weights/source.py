@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from mlc_llm.errors import BadModel
 from mlc_llm.quantization.floats import widen_bfloats
+from mlc_llm.quantization.group import Quantized
 
 ITEM_BITS = {
     "F64": 64,
@@ -78,6 +79,8 @@ class DecodedTensor(StoredTensor, frozen=True):
 
     rows: Callable[[int, int], NDArray[np.float32]]
     """Gives rows first..last - 1."""
+    groups: Callable[[int, int], Quantized] | None = None
+    """Gives the same rows as q4f16_1 where that is exactly what the codes stand for."""
 
 
 def decoded(

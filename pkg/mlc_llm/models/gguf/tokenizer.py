@@ -1,0 +1,268 @@
+"""tokenizer.json and tokenizer_config.json of the model in a GGUF file. Pure.
+
+Two kinds of tokenizers are read: "gpt2", byte-level BPE with the merges in the file, whose way to
+cut text into words the file only names (`WORDS`); and "llama", a SentencePiece BPE whose merges
+follow from the scores of its pieces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mlc_llm.errors import BadModel
+from mlc_llm.models.gguf.config import Keys
+from mlc_llm.models.gguf.file import GgufFile
+
+SPACE = "\u2581"
+UNKNOWN, CONTROL, USER_DEFINED = 2, 3, 4
+"""Values of token_type that matter here."""
+
+_GPT4 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+
+
+def _cased(numbers: str, contractions: str, tail: str) -> str:
+    """Words may start with capitals and go on without them."""
+    start = r"[^\r\n\p{L}\p{N}]?"
+    words = f"{start}{_UPPER}*{_LOWER}+{contractions}|{start}{_UPPER}+{_LOWER}*{contractions}"
+    return rf"{words}|\p{{N}}{numbers}| ?[^\s\p{{L}}\p{{N}}]+{tail}|\s*[\r\n]+|\s+(?!\S)|\s+"
+
+
+class Words(NamedTuple):
+    """How text becomes words before the merges."""
+
+    pattern: str | None
+    """None is GPT-2's own."""
+    nfc: bool = False
+    ignore_merges: bool = False
+    """A word that is a token is not put together from merges."""
+    digits: bool = False
+    """Every digit is a word."""
+    bos: bool = False
+    """Texts begin with the start token, where the file does not say."""
+
+
+_LLAMA3 = Words(_GPT4 % "{1,3}", ignore_merges=True, bos=True)
+_QWEN2 = Words(_GPT4 % "", nfc=True)
+_CASED = _cased("{1,3}", "(?i:'s|'t|'re|'ve|'m|'ll|'d)?", r"[\r\n/]*")
+
+WORDS: Mapping[str, Words] = {
+    "default": Words(None),
+    "gpt-2": Words(None),
+    "olmo": Words(None, nfc=True),
+    "phi-2": Words(None),
+    "llama-bpe": _LLAMA3,
+    "llama3": _LLAMA3,
+    "llama-v3": _LLAMA3,
+    "falcon3": _LLAMA3,
+    "dbrx": Words(_GPT4 % "{1,3}"),
+    "smaug-bpe": _LLAMA3,
+    "qwen2": _QWEN2,
+    "deepseek-r1-qwen": _QWEN2,
+    "stablelm2": Words(_GPT4 % ""),
+    "smollm": Words(None, digits=True),
+    "tekken": Words(_cased("", "", r"[\r\n/]*"), ignore_merges=True, bos=True),
+    "gpt-4o": Words(_CASED),
+}
+"""By `tokenizer.ggml.pre`."""
+
+
+def tokenizer(file: GgufFile) -> dict[str, Any]:
+    """tokenizer.json. Raises `BadModel` for a kind that is not supported."""
+    keys = Keys(file)
+    kind = keys.get("tokenizer.ggml.model", str)
+    if kind not in ("gpt2", "llama"):
+        raise keys.fault(
+            "tokenizer.ggml.model", f"{kind!r} is not supported; use a gpt2 or llama one"
+        )
+    tokens, types = _tokens(keys)
+    added = [
+        _added(i, tokens[i], int(types[i]))
+        for i in np.flatnonzero(np.isin(types, (UNKNOWN, CONTROL, USER_DEFINED))).tolist()
+    ]
+    parts = _byte_level(keys, tokens) if kind == "gpt2" else _sentencepiece(keys, tokens, types)
+    bos = _bos(keys, tokens)
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": added,
+        **parts,
+        "post_processor": _begin(tokens[bos], bos) if bos is not None else None,
+    }
+
+
+def tokenizer_config(file: GgufFile) -> dict[str, Any]:
+    """tokenizer_config.json."""
+    keys = Keys(file)
+    tokens, _ = _tokens(keys)
+    config: dict[str, Any] = {"add_bos_token": _bos(keys, tokens) is not None}
+    for name in ("bos", "eos", "unknown"):
+        number = keys.get(f"tokenizer.ggml.{name}_token_id", int)
+        if number is not None and number < len(tokens):
+            config["unk_token" if name == "unknown" else f"{name}_token"] = tokens[number]
+    if (template := keys.get("tokenizer.chat_template", str)) is not None:
+        config["chat_template"] = template
+    return config
+
+
+def _tokens(keys: Keys) -> tuple[list[str], np.ndarray[Any, Any]]:
+    tokens = keys.get("tokenizer.ggml.tokens", list)
+    if not tokens:
+        raise keys.fault("tokenizer.ggml.tokens", "is missing or empty")
+    types = keys.get("tokenizer.ggml.token_type", np.ndarray)
+    if types is None:
+        types = np.ones(len(tokens), np.int32)
+    if len(types) != len(tokens):
+        raise keys.fault(
+            "tokenizer.ggml.token_type", f"has {len(types)} entries for {len(tokens)} tokens"
+        )
+    table = keys.file.tensors.get("token_embd.weight")
+    if table is not None and len(tokens) > table.shape[0]:
+        raise keys.fault(
+            "tokenizer.ggml.tokens",
+            f"has {len(tokens)} tokens but token_embd.weight only {table.shape[0]} rows",
+        )
+    return tokens, types
+
+
+def _bos(keys: Keys, tokens: Sequence[str]) -> int | None:
+    """The token that begins every text, if one does."""
+    wanted = keys.get("tokenizer.ggml.add_bos_token", bool)
+    if wanted is None:
+        kind, pre = (keys.get(f"tokenizer.ggml.{name}", str) for name in ("model", "pre"))
+        wanted = kind == "llama" or (pre in WORDS and WORDS[pre].bos)
+    bos = keys.get("tokenizer.ggml.bos_token_id", int)
+    if not wanted or bos is None:
+        return None
+    if bos >= len(tokens):
+        raise keys.fault("tokenizer.ggml.bos_token_id", f"{bos} is no token of {len(tokens)}")
+    return int(bos)
+
+
+def _byte_level(keys: Keys, tokens: Sequence[str]) -> dict[str, Any]:
+    pre = keys.get("tokenizer.ggml.pre", str) or "default"
+    if pre not in WORDS:
+        known = ", ".join(WORDS)
+        raise keys.fault("tokenizer.ggml.pre", f"{pre!r} is not supported; use one of {known}")
+    words = WORDS[pre]
+    steps: list[dict[str, Any]] = []
+    if words.digits:
+        steps.append({"type": "Digits", "individual_digits": True})
+    if words.pattern is not None:
+        pattern = {"Regex": words.pattern}
+        split = {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False}
+        steps.append(split)
+    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+    steps.append({**level, "use_regex": words.pattern is None})
+    return {
+        "normalizer": {"type": "NFC"} if words.nfc else None,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": steps},
+        "decoder": {**level, "add_prefix_space": True, "use_regex": True},
+        "model": _bpe(tokens, _given_merges(keys), None, words.ignore_merges),
+    }
+
+
+def _given_merges(keys: Keys) -> list[tuple[str, str]]:
+    merges = []
+    for line in keys.get("tokenizer.ggml.merges", list) or []:
+        left, space, right = line.partition(" ")
+        if not (left and space and right):
+            raise keys.fault("tokenizer.ggml.merges", f"{line[:64]!r} is not two tokens")
+        merges.append((left, right))
+    return merges
+
+
+def _sentencepiece(
+    keys: Keys, tokens: Sequence[str], types: np.ndarray[Any, Any]
+) -> dict[str, Any]:
+    scores = keys.get("tokenizer.ggml.scores", np.ndarray)
+    if scores is None or len(scores) != len(tokens):
+        raise keys.fault("tokenizer.ggml.scores", f"has no entry for each of {len(tokens)} tokens")
+    replace = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
+    prefix = keys.get("tokenizer.ggml.add_space_prefix", bool)
+    prepend = [] if prefix is False else [{"type": "Prepend", "prepend": SPACE}]
+    decoders: list[dict[str, Any]] = [
+        {"type": "Replace", "pattern": {"String": SPACE}, "content": " "},
+        {"type": "ByteFallback"},
+        {"type": "Fuse"},
+    ]
+    if prepend:
+        decoders.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
+    unknown = np.flatnonzero(types == UNKNOWN).tolist()
+    pieces = [i for i in range(len(tokens)) if types[i] not in (UNKNOWN, CONTROL)]
+    return {
+        "normalizer": {"type": "Sequence", "normalizers": [*prepend, replace]},
+        "pre_tokenizer": None,
+        "decoder": {"type": "Sequence", "decoders": decoders},
+        "model": _bpe(
+            tokens,
+            merges_by_score({tokens[i]: (float(scores[i]), i) for i in pieces}),
+            tokens[unknown[0]] if unknown else None,
+            False,
+        ),
+    }
+
+
+def merges_by_score(pieces: Mapping[str, tuple[float, int]]) -> list[tuple[str, str]]:
+    """The merges of a SentencePiece BPE: every way to put a piece together from two others.
+
+    `pieces` gives score and id. The piece of the highest score is made first, and of the ways to
+    make it the one whose parts come first in the vocabulary.
+    """
+    found: list[tuple[float, int, int, int, str, str]] = []
+    for piece, (score, number) in pieces.items():
+        for at in range(1, len(piece)):
+            left, right = piece[:at], piece[at:]
+            if left in pieces and right in pieces:
+                found.append((-score, number, pieces[left][1], pieces[right][1], left, right))
+    found.sort()
+    return [(left, right) for *_, left, right in found]
+
+
+def _bpe(
+    tokens: Sequence[str],
+    merges: Iterable[tuple[str, str]],
+    unknown: str | None,
+    ignore_merges: bool,
+) -> dict[str, Any]:
+    vocab: dict[str, int] = {}
+    for i, token in enumerate(tokens):
+        if vocab.setdefault(token, i) != i:
+            raise BadModel(f"the tokenizer has the token {token!r} twice")
+    return {
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": unknown,
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
+        "fuse_unk": unknown is not None,
+        "byte_fallback": unknown is not None,
+        "ignore_merges": ignore_merges,
+        "vocab": vocab,
+        "merges": list(merges),
+    }
+
+
+def _added(number: int, content: str, kind: int) -> dict[str, Any]:
+    """A run of spaces that was given by hand is looked for after spaces were replaced."""
+    flags: dict[str, bool] = dict.fromkeys(("single_word", "lstrip", "rstrip"), False)
+    flags["normalized"] = kind == USER_DEFINED and SPACE in content
+    return {"id": number, "content": content, **flags, "special": kind != USER_DEFINED}
+
+
+def _begin(token: str, number: int) -> dict[str, Any]:
+    bos = {"SpecialToken": {"id": token, "type_id": 0}}
+    text = {"Sequence": {"id": "A", "type_id": 0}}
+    return {
+        "type": "TemplateProcessing",
+        "single": [bos, text],
+        "pair": [bos, text, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {token: {"id": token, "ids": [number], "tokens": [token]}},
+    }

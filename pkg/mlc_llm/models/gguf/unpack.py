@@ -1,0 +1,94 @@
+"""A GGUF file as a Hugging Face folder: its configuration and tokenizer written out, its weights
+left where they are.
+
+    $MLC_LLM_HOME/gguf/<key>/   config.json, generation_config.json, tokenizer.json,
+                                tokenizer_config.json, and model.gguf, a link to the file
+
+The key is a digest of the file's path, size and time of change and of the code that reads it. A
+folder appears whole or not at all; the ones used last stay.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from mlc_llm.errors import BadConfig, BadModel
+from mlc_llm.home import unpacked_models
+from mlc_llm.models.document import regular_file_size
+from mlc_llm.models.gguf.config import generation_config, model_config
+from mlc_llm.models.gguf.file import read_header
+from mlc_llm.models.gguf.tokenizer import tokenizer, tokenizer_config
+
+WEIGHTS = "model.gguf"
+MAX_FOLDERS = 32
+
+
+def unpack(file: Path) -> Path:
+    """The folder of a file. Raises `BadModel` for the file, `BadConfig` for the place."""
+    regular_file_size(file)
+    root = unpacked_models()
+    folder = root / _key(file)
+    if (folder / WEIGHTS).is_symlink():
+        _used(folder)
+        return folder
+    header = read_header(file)
+    documents = {
+        "config.json": model_config(header),
+        "generation_config.json": generation_config(header),
+        "tokenizer.json": tokenizer(header),
+        "tokenizer_config.json": tokenizer_config(header),
+    }
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        _make_room(root)
+        scratch = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=root))
+        try:
+            for name, content in documents.items():
+                (scratch / name).write_text(json.dumps(content), encoding="utf-8")
+            (scratch / WEIGHTS).symlink_to(file.resolve())
+            _publish(scratch, folder)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    except OSError as error:
+        raise BadConfig(
+            f"{root}: cannot be written ({error.strerror}); set MLC_LLM_HOME to a folder that can"
+        ) from None
+    except UnicodeEncodeError:
+        raise BadModel(f"{file}: a token or template is not valid text") from None
+    return folder
+
+
+def _publish(scratch: Path, folder: Path) -> None:
+    try:
+        scratch.rename(folder)
+    except OSError:
+        if not (folder / WEIGHTS).is_symlink():  # else another process was faster
+            raise
+
+
+def _key(file: Path) -> str:
+    state = file.stat()
+    found = hashlib.sha256(f"{file.resolve()}\0{state.st_size}\0{state.st_mtime_ns}".encode())
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        found.update(source.read_bytes())
+    return found.hexdigest()[:32]
+
+
+def _used(folder: Path) -> None:
+    try:
+        os.utime(folder)
+    except OSError:
+        return  # somebody else's folder: it is only read
+
+
+def _make_room(root: Path) -> None:
+    """Remove the folders used longest ago, and what a process left that was killed."""
+    folders = [path for path in root.iterdir() if path.is_dir()]
+    folders.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    for folder in folders[MAX_FOLDERS - 1 :]:
+        shutil.rmtree(folder, ignore_errors=True)
