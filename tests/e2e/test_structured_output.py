@@ -108,6 +108,27 @@ def test_the_streaming_helper_sees_the_object_grow(client, model) -> None:
         assert isinstance(stream.get_final_completion().choices[0].message.parsed, Owner)
 
 
+def test_an_answer_is_the_same_whether_its_forced_tokens_are_sampled_or_not(client, model) -> None:
+    keys = [f"a long name of property {i}" for i in range(4)]
+    schema = {
+        "type": "object",
+        "properties": {key: {"type": "integer", "minimum": 0, "maximum": 9999} for key in keys},
+        "required": keys,
+        "additionalProperties": False,
+    }
+
+    def say(**fields: Any) -> Any:
+        answer = client.chat.completions.create(
+            model=model, messages=ASK, n=3, seed=11, temperature=1.2, max_tokens=300,
+            extra_body={"guided_json": schema}, frequency_penalty=0.5, **fields,
+        )  # fmt: skip
+        said = [(choice.message.content, choice.finish_reason) for choice in answer.choices]
+        return said, answer.usage.completion_tokens
+
+    assert say() == say(logprobs=True)
+    assert say(stop=["property 2"]) == say(stop=["property 2"], logprobs=True)
+
+
 def test_json_mode_gives_an_object(client, model) -> None:
     answer = client.chat.completions.create(
         model=model, messages=ASK, response_format={"type": "json_object"}, max_tokens=300

@@ -18,13 +18,18 @@ BAD_SEED = 666
 
 
 class FakeSampler:
-    """Choice i takes the token i after the most likely one; under a mask, the first it has."""
+    """Choice i takes the token i after the most likely one; under a mask, the one that this token
+    counts to, round and round.
+    """
 
     def check(self, generation: GenerationConfig) -> str | None:
         return "n must be at least 1" if generation.n < 1 else None
 
     def open(self, generation: GenerationConfig, index: int) -> object:
         return (generation.seed, index)
+
+    def observe(self, memory: object, token_id: int) -> None:
+        """What it remembers does not change."""
 
     def sample(
         self,
@@ -34,9 +39,16 @@ class FakeSampler:
     ) -> Sequence[Pick | Exception]:
         allowed = masks or [None] * len(memories)
         return [
-            self._pick(row, memory) if mask is None else Pick(_first(mask))
+            self._pick(row, memory) if mask is None else self._pick_of(row, memory, mask)
             for row, memory, mask in zip(logits, memories, allowed, strict=True)
         ]
+
+    def _pick_of(self, row: NDArray[np.float32], memory: object, mask: Mask) -> Pick | Exception:
+        free = self._pick(row, memory)
+        assert mask.ids is not None
+        return (
+            Pick(int(mask.ids[free.token_id % len(mask.ids)])) if isinstance(free, Pick) else free
+        )
 
     def _pick(self, row: NDArray[np.float32], memory: object) -> Pick | Exception:
         assert isinstance(memory, tuple)
@@ -45,11 +57,6 @@ class FakeSampler:
             return ValueError("bad seed")
         token = (int(row.argmax()) + index) % len(row)
         return Pick(token, -0.5, ((token, -0.5),))
-
-
-def _first(mask: Mask) -> int:
-    assert mask.ids is not None
-    return int(mask.ids[0])
 
 
 class FakeTexts:

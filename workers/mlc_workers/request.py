@@ -94,6 +94,10 @@ class Guide(Protocol):
         """This token was taken; True: the text is complete, nothing may follow. Raises."""
         ...
 
+    def forced(self) -> list[int]:
+        """The tokens that come next, in order, as far as each is the only one that may come."""
+        ...
+
 
 class Timing:
     """When things happened, in seconds of one monotonic clock; 0.0: not yet."""
@@ -111,7 +115,8 @@ class Choice:
     """One of the n continuations of a request: the unit of scheduling.
 
     `tokens` are the prompt and what was generated. In DECODE all but the last have their KV in
-    `sequence`; in PREFILL some have; in WAITING there is no sequence. `limit` is the number of
+    `sequence`, and those before it that a grammar forced; in PREFILL some have; in WAITING there is
+    no sequence. `limit` is the number of
     tokens at which it ends with `length`.
     """
 

@@ -44,6 +44,28 @@ def extend(choice: Choice, pick: Pick, bytes_of: BytesOf) -> Delta:
     return Delta(request.key.request_id, choice.index, shown, 1, reason, logprobs)
 
 
+def follow(choice: Choice, observe: Callable[[int], None], bytes_of: BytesOf) -> Delta | None:
+    """What a grammar forces after the latest token, appended to the choice; None: nothing.
+
+    `observe` hears of each token. Not for answers with log-probabilities: those of a token are
+    known when the tokens before it are computed.
+    """
+    if choice.guide is None or choice.request.generation.logprobs:
+        return None
+    told: list[Delta] = []
+    for token in choice.guide.forced():
+        choice.tokens.append(token)
+        observe(token)
+        told.append(extend(choice, Pick(token), bytes_of))
+        if told[-1].finish_reason is not None:
+            break
+    if not told:
+        return None
+    text = "".join(delta.text for delta in told)
+    request_id, reason = choice.request.key.request_id, told[-1].finish_reason
+    return Delta(request_id, choice.index, text, len(told), reason)
+
+
 def cut(choice: Choice, reason: FinishReason) -> Delta:
     """The last words of a choice that ends without another token."""
     rest = choice.text.finish() if choice.text is not None else ""

@@ -7,6 +7,7 @@ that request's `Failed`; knows no device and no step.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 from mlc_llm.errors import (
@@ -21,7 +22,7 @@ from mlc_llm.protocol.generation import GenerationConfig
 from mlc_llm.protocol.messages import Delta, FinishReason, PromptToken, Submit
 from mlc_llm.tracing.events import Event
 from mlc_llm.tracing.recorder import Recorder
-from mlc_workers.engine.answer import account, cut, extend, failure, prompt_token
+from mlc_workers.engine.answer import account, cut, extend, failure, follow, prompt_token
 from mlc_workers.engine.inbox import Checks, Client, read_submit
 from mlc_workers.engine.sampler import Sampler
 from mlc_workers.engine.stats import REASONS, Counters
@@ -171,12 +172,14 @@ class Desk:
                 self.fail(request, error)
 
     def answer(self, choice: Choice, pick: Pick) -> None:
-        """Tell the client of a token; end the choice, and with the last one the request."""
+        """Tell the client of a token and of what a grammar forces after it; end the choice, and
+        with the last one the request.
+        """
         request = choice.request
         if choice.phase is Phase.FINISHED:
             return
         try:
-            delta = extend(choice, pick, self._texts.bytes_of)
+            told = self._told(choice, pick)
         except EngineFault as fault:
             self.fail(request, fault)
             return
@@ -184,14 +187,28 @@ class Desk:
             self.fail(request, EngineFault(f"the answer could not be turned into text: {error}"))
             return
         client = self._clients[request.key.client]
-        client.outbox.deltas.append(delta)
-        if self._recorder is not None:
-            event = Event.YIELD_DELTA if delta.text else Event.SKIP_EMPTY_DELTA
-            self._recorder.instant(event, request.key.request_id)
-        if delta.finish_reason is not None:
+        for delta in told:
+            client.outbox.deltas.append(delta)
+            if self._recorder is not None:
+                event = Event.YIELD_DELTA if delta.text else Event.SKIP_EMPTY_DELTA
+                self._recorder.instant(event, request.key.request_id)
+        reason = told[-1].finish_reason
+        if reason is not None:
             self._scheduler.finish(choice)
             if request.is_finished:
-                self._finish(client, request, delta.finish_reason)
+                self._finish(client, request, reason)
+
+    def _told(self, choice: Choice, pick: Pick) -> list[Delta]:
+        delta = extend(choice, pick, self._texts.bytes_of)
+        if delta.finish_reason is not None:
+            return [delta]
+        forced = follow(
+            choice, partial(self._sampler.observe, choice.sampler), self._texts.bytes_of
+        )
+        if forced is None:
+            return [delta]
+        self._counters.generation_tokens += forced.num_tokens
+        return [delta, forced]
 
     def _admitted(self, client: Client, submit: Submit) -> Request:
         """The request, queued; raises what is wrong with it."""

@@ -24,6 +24,10 @@ class Sampler(Protocol):
         """The memory of choice `index` of a new request."""
         ...
 
+    def observe(self, memory: object, token_id: int) -> None:
+        """A choice has a token that was not sampled."""
+        ...
+
     def sample(
         self,
         logits: NDArray[np.float32],

@@ -83,6 +83,12 @@ class MatcherGuide:
             raise EngineFault(f"token {token_id} does not follow the grammar")
         return self._matcher.is_stopped()
 
+    def forced(self) -> list[int]:
+        """What must come next, in the tokens that a text would be cut into."""
+        if self._matcher.is_accepting():
+            return []
+        return self._matcher.compute_ff_tokens()
+
 
 class CompiledGrammar:
     """A grammar at its start, to be copied for every choice."""

@@ -78,6 +78,11 @@ class NumpySampler:
         """The memory of choice `index` of a new request; without a seed, one is drawn."""
         return ChoiceMemory(generation, index, self._vocab_size)
 
+    def observe(self, memory: object, token_id: int) -> None:
+        """As if `token_id` had been sampled, to the last effect on what is sampled after it."""
+        assert isinstance(memory, ChoiceMemory)
+        memory.observe(token_id)
+
     def sample(
         self,
         logits: NDArray[np.float32],

@@ -39,7 +39,7 @@ class Step(Struct, frozen=True):
 
     @property
     def decoding(self) -> list[Choice]:
-        """Who computes its latest token."""
+        """Who computes its latest tokens."""
         return [c for c, prefill in zip(self.choices, self.is_prefill, strict=True) if not prefill]
 
 
@@ -72,12 +72,14 @@ class StepBuilder:
         self._is_prefill: list[bool] = []
 
     def add_decode(self, choice: Choice, span: Span) -> None:
-        """One token for a choice that decodes."""
+        """A token for a choice that decodes, and some that are known to follow it."""
         self.num_decode -= 1
+        self.num_prefill -= len(span.tokens) - 1
         self.spans.append(span)
         self.choices.append(choice)
         self._is_prefill.append(False)
-        self._sample(choice)
+        if span.sample:
+            self._sample(choice)
 
     def add_prefill(self, choice: Choice, span: Span) -> None:
         """A chunk of a prompt; the last one samples once for every choice that begins here."""

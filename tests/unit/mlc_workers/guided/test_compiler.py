@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
+from numpy.typing import NDArray
 
 from mlc_llm.errors import BadRequest, EngineFault
 from mlc_llm.protocol.generation import Grammar
@@ -110,6 +111,65 @@ PERSON = {
     "required": ["name", "friend"],
     "additionalProperties": False,
 }
+
+
+KEYS = {
+    "type": "object",
+    "properties": {
+        "a rather long name of a property": {"enum": ["the quick brown fox", "the lazy dog"]},
+        "größe": {"type": "object", "properties": {"inner": {"const": [1, "two", None]}}},
+        "last": {"type": "boolean"},
+    },
+    "required": ["a rather long name of a property", "last"],
+    "additionalProperties": False,
+}
+FORCING = {
+    "long keys": schema(KEYS),
+    "constant": schema({"const": {"some": ["fixed", "text", 1.5], "é": "中文😀"}}),
+    "regex": Grammar("regex", "(hello world|help yourself) and goodbye(, friend)?", "r"),
+    "choice": Grammar("choice", '["first choice", "second choice"]', "c"),
+    "lark": Grammar("lark", 'start: "begin " (/[ab]/ " then go on ")+ "and end"', "g"),
+}
+
+
+@pytest.mark.parametrize("grammar", FORCING.values(), ids=FORCING.keys())
+@pytest.mark.parametrize("seed", range(5))
+def test_what_is_forced_is_all_that_the_masks_would_have_let_through(
+    grammar: Grammar, seed: int
+) -> None:
+    compiled = WALKER.compiler.compile(grammar)
+    one, other = compiled.open(frozenset({0})), compiled.open(frozenset({0}))
+    words = np.empty(one.num_words, np.uint32)
+    rng = np.random.default_rng(seed)
+    is_complete, num_forced = False, 0
+    for _ in range(200):
+        forced = one.forced()
+        num_forced += len(forced)
+        for token_id in forced:
+            other.fill(words)
+            assert bits_of(words) == [token_id]
+            is_complete = other.accept(token_id)
+            assert one.accept(token_id) == is_complete
+        if is_complete:
+            break
+        one.fill(words)
+        other.fill(words.copy())
+        token_id = int(rng.choice(bits_of(words)))
+        is_complete = one.accept(token_id)
+        assert other.accept(token_id) == is_complete
+        if is_complete or token_id == 0:
+            break
+    assert num_forced > 0
+
+
+def bits_of(words: NDArray[np.uint32]) -> list[int]:
+    return np.flatnonzero(np.unpackbits(words.view(np.uint8), bitorder="little")).tolist()
+
+
+def test_nothing_is_forced_where_the_text_may_end() -> None:
+    guide = WALKER.compiler.compile(Grammar("regex", "a(bcd)?", "r")).open(frozenset({0}))
+    guide.accept(next(i for i in range(1024) if WALKER.table.bytes_of(i) == b"a"))
+    assert guide.forced() == []
 
 
 def test_most_random_texts_of_a_real_schema_come_to_an_end_and_obey_it() -> None:
