@@ -37,6 +37,13 @@ class BodyTooSlow(BadRequest):
     code = "request_timeout"
 
 
+class BodyEncoded(BadRequest):
+    """The request body is compressed."""
+
+    status_code = 415
+    code = "unsupported_media_type"
+
+
 class ErrorDetail(msgspec.Struct, frozen=True):
     """OpenAI's `error` object."""
 

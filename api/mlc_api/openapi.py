@@ -53,6 +53,8 @@ class Endpoint(NamedTuple):
     response: type | None = None
     events: tuple[type, ...] = ()
     """What a server-sent event may hold when `stream` is true."""
+    done: bool = False
+    """Whether a stream's last event is the word [DONE]."""
     content_type: str = "application/json"
     open: bool = False
     """Whether it answers without the API key."""
@@ -70,6 +72,7 @@ ENDPOINTS = (
         ChatCompletionRequest,
         ChatCompletionResponse,
         (ChatCompletionStreamResponse,),
+        done=True,
     ),
     Endpoint(
         "post",
@@ -78,6 +81,7 @@ ENDPOINTS = (
         CompletionRequest,
         CompletionResponse,
         (CompletionStreamResponse,),
+        done=True,
     ),
     Endpoint(
         "post",
@@ -159,7 +163,7 @@ def document(*, debug: bool, with_key: bool, version: str) -> dict[str, Any]:
 def _operation(endpoint: Endpoint, with_key: bool) -> dict[str, Any]:
     content: dict[str, Any] = {endpoint.content_type: _media(endpoint.response)}
     if endpoint.events:
-        content["text/event-stream"] = _media(*endpoint.events)
+        content["text/event-stream"] = _event(*endpoint.events, done=endpoint.done)
     operation: dict[str, Any] = {
         "summary": endpoint.summary,
         "responses": {
@@ -188,6 +192,16 @@ def _media(*kinds: type | None) -> dict[str, Any]:
     if len(schemas) > 1:
         return {"schema": {"anyOf": schemas}}
     return {"schema": schemas[0]} if schemas else {}
+
+
+def _event(*kinds: type | None, done: bool) -> dict[str, Any]:
+    """One server-sent event, as the field names and values that it has on the wire."""
+    told = {"contentMediaType": "application/json", "contentSchema": _media(*kinds)["schema"]}
+    data: dict[str, Any] = {"type": "string", **told}
+    if done:
+        data = {"type": "string", "anyOf": [told, {"const": "[DONE]"}]}
+    properties = {"event": {"type": "string"}, "data": data}
+    return {"schema": {"type": "object", "properties": properties, "required": ["data"]}}
 
 
 STYLE = """
@@ -248,6 +262,12 @@ def _type_of(kind: dict[str, Any]) -> str:
     if "$ref" in kind:
         name = escape(kind["$ref"].rsplit("/", 1)[-1])
         return f'<a href="#{name}">{name}</a>'
+    if "data" in kind.get("properties", {}):
+        return _type_of(kind["properties"]["data"])
+    if "contentSchema" in kind:
+        return _type_of(kind["contentSchema"])
+    if "const" in kind:
+        return escape(json.dumps(kind["const"]))
     if "anyOf" in kind:
         return " or ".join(_type_of(option) for option in kind["anyOf"])
     if "enum" in kind:

@@ -10,14 +10,16 @@ from litestar import Request
 from litestar.exceptions import InternalServerException
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 
-from mlc_api.errors import BodyTooSlow
+from mlc_api.errors import BodyEncoded, BodyTooSlow
 
 LINGER_SECONDS = 5.0
 """How long a body that is too large is read, and thrown away, before the answer."""
 
 
 async def read_body(request: Request[Any, Any, Any], seconds: float) -> bytes:
-    """The whole body. Raises `BodyTooSlow`; the size limit is the application's."""
+    """The whole body. Raises `BodyTooSlow`, `BodyEncoded`; the size limit is the application's."""
+    if request.headers.get("content-encoding", "identity").strip().lower() not in ("identity", ""):
+        raise BodyEncoded("The request body is compressed; send it without `Content-Encoding`.")
     try:
         async with asyncio.timeout(seconds):
             return await request.body()

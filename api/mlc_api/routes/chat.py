@@ -16,7 +16,7 @@ from mlc_api.state import Served
 def chat_route(served: Served) -> HTTPRouteHandler:
     """The route over one served model."""
 
-    @post("/v1/chat/completions", status_code=200)
+    @post(["/v1/chat/completions", "/chat/completions"], status_code=200)
     async def chat_completions(request: Request[Any, Any, Any]) -> ASGIApp:
         body = await read_body(request, served.settings.body_seconds)
         return answer(served, await served.preparer.chat(body), "chat")

@@ -16,7 +16,7 @@ from mlc_api.state import Served
 def completion_route(served: Served) -> HTTPRouteHandler:
     """The route over one served model."""
 
-    @post("/v1/completions", status_code=200)
+    @post(["/v1/completions", "/completions"], status_code=200)
     async def completions(request: Request[Any, Any, Any]) -> ASGIApp:
         body = await read_body(request, served.settings.body_seconds)
         return answer(served, await served.preparer.completion(body), "completion")

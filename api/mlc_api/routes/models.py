@@ -22,11 +22,11 @@ def model_routes(served: Served) -> list[HTTPRouteHandler]:
         id=served.settings.model_id, created=served.created, object="model", owned_by="MLC-LLM"
     )
 
-    @get("/v1/models", sync_to_thread=False)
+    @get(["/v1/models", "/models"], sync_to_thread=False)
     def list_models() -> Response[bytes]:
         return Response(encode_object(ModelList(object="list", data=[model])), media_type=JSON)
 
-    @get("/v1/models/{model_id:path}", sync_to_thread=False)
+    @get(["/v1/models/{model_id:path}", "/models/{model_id:path}"], sync_to_thread=False)
     def get_model(request: Request[Any, Any, Any]) -> Response[bytes]:
         # An id may be a path or an address, whose slashes the router would have merged.
         raw_path: bytes = request.scope["raw_path"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 from uuid import uuid4
 
-from litestar import Request, Response, delete, get, post
+from litestar import Request, Response, post, route
+from litestar.enums import HttpMethod
 from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp
 
@@ -24,22 +25,24 @@ def response_routes(served: Served, tools: TextTools) -> list[HTTPRouteHandler]:
     """The routes over one served model and the responses that it stored."""
     store = ResponseStore()
 
-    @post("/v1/responses", status_code=200)
+    @post(["/v1/responses", "/responses"], status_code=200)
     async def create_response(request: Request[Any, Any, Any]) -> ASGIApp:
         body = await read_body(request, served.settings.body_seconds)
         asked = await tools.respond(body, store, f"resp_{uuid4().hex}")
         return respond_to(served, asked, store)
 
-    @get("/v1/responses/{response_id:str}", sync_to_thread=False)
-    def get_response(request: Request[Any, Any, Any]) -> Response[bytes]:
-        stored = store.get(request.path_params["response_id"])
-        return Response(encode_object(stored.response), media_type=JSON)
-
-    @delete("/v1/responses/{response_id:str}", status_code=200, sync_to_thread=False)
-    def delete_response(request: Request[Any, Any, Any]) -> Response[bytes]:
+    @route(
+        ["/v1/responses/{response_id:str}", "/responses/{response_id:str}"],
+        http_method=[HttpMethod.GET, HttpMethod.DELETE],  # one handler, so that OPTIONS has both
+        status_code=200,
+        sync_to_thread=False,
+    )
+    def stored_response(request: Request[Any, Any, Any]) -> Response[bytes]:
         response_id = request.path_params["response_id"]
-        store.delete(response_id)
-        gone = DeletedResponse(id=response_id, object="response", deleted=True)
-        return Response(encode_object(gone), media_type=JSON)
+        if request.method == HttpMethod.DELETE:
+            store.delete(response_id)
+            gone = DeletedResponse(id=response_id, object="response", deleted=True)
+            return Response(encode_object(gone), media_type=JSON)
+        return Response(encode_object(store.get(response_id).response), media_type=JSON)
 
-    return [create_response, get_response, delete_response]
+    return [create_response, stored_response]

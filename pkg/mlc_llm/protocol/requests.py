@@ -17,12 +17,19 @@ from msgspec import Meta, Struct
 from mlc_llm.errors import BadRequest
 from mlc_llm.protocol.sampling_fields import SamplingFields
 
+ROLES = ("system", "developer", "user", "assistant", "tool")
+
+TEXT_PARTS = ("text", "input_text", "output_text")
+"""Parts whose `text` is text; the Responses API's names of them are taken everywhere."""
+
 
 class ContentPart(Struct, frozen=True, kw_only=True):
     """One part of a message; only text parts can be read, others are known by their type."""
 
-    type: str
+    type: Annotated[str, Meta(extra_json_schema={"enum": [*TEXT_PARTS, "refusal"]})]
     text: str | None = None
+    refusal: str | None = None
+    """What an assistant said instead, in parts of that type."""
 
 
 class FunctionCall(Struct, frozen=True, kw_only=True):
@@ -43,7 +50,7 @@ class ToolCall(Struct, frozen=True, kw_only=True):
 class ChatMessage(Struct, frozen=True, kw_only=True):
     """One message of the conversation so far."""
 
-    role: str
+    role: Annotated[str, Meta(extra_json_schema={"enum": list(ROLES)})]
     content: str | list[ContentPart] | None = None
     name: str | None = None
     tool_calls: list[ToolCall] | None = None
@@ -138,7 +145,7 @@ class GenerationFields(SamplingFields, frozen=True, kw_only=True):
 class ChatCompletionRequest(GenerationFields, frozen=True, kw_only=True):
     """The body of POST /v1/chat/completions, the arguments of `chat.completions.create`."""
 
-    messages: list[ChatMessage]
+    messages: Annotated[list[ChatMessage], Meta(extra_json_schema={"minItems": 1})]
     max_completion_tokens: int | None = None
     """OpenAI's newer name of `max_tokens`; wins when both are given."""
     tools: list[dict[str, Any]] | None = None
@@ -176,6 +183,7 @@ Body = TypeVar("Body")
 
 MAX_VALUES = 1 << 20
 """Reading a body takes the thread of all streams for up to 0.1 us a value; counting takes less."""
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 LIST_COST = 4
 """A list, an object or the name of a field takes as long to make as so many numbers."""
 
@@ -229,8 +237,9 @@ def _parse(body: bytes, decoder: msgspec.json.Decoder[Body]) -> Body:
     if _most_values(body) > MAX_VALUES:
         raise BadRequest("The body holds more values than one request may; send several requests.")
     try:
+        body = body.removeprefix(BYTE_ORDER_MARK)
         body.decode()  # also where unknown fields would hide it
-        return decoder.decode(body)
+        return _decode(body, decoder)
     except msgspec.ValidationError as error:
         raise explain(error) from error
     except msgspec.DecodeError as error:
@@ -239,6 +248,21 @@ def _parse(body: bytes, decoder: msgspec.json.Decoder[Body]) -> Body:
         raise BadRequest(f"The body is not valid UTF-8 at byte {error.start}.") from error
     except RecursionError as error:
         raise BadRequest("The body is nested too deeply.") from error
+
+
+def _decode(body: bytes, decoder: msgspec.json.Decoder[Body]) -> Body:
+    """Fields that are integers may be written as 16.0, as some languages write all numbers."""
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        if "Expected `int" not in str(error) or "got `float`" not in str(error):
+            raise
+        fields = msgspec.json.decode(body)
+        whole = {
+            name: int(value) if isinstance(value, float) and value.is_integer() else value
+            for name, value in fields.items()
+        }
+        return msgspec.convert(whole, decoder.type)
 
 
 _MISSING = re.compile(r"Object missing required field `(?P<field>\w+)`")

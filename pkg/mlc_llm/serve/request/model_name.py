@@ -9,7 +9,7 @@ from mlc_llm.errors import ModelNotFound
 
 def check_model_name(asked: str | None, served: str) -> None:
     """Accept the served name, its last part, or no name at all. Raises ModelNotFound."""
-    if asked is None or asked.rstrip("/") in (served.rstrip("/"), PurePosixPath(served).name):
+    if not asked or asked.rstrip("/") in (served.rstrip("/"), PurePosixPath(served).name):
         return
     reason = f"The model `{asked[:200]}` is not served here; this server has `{served}`."
     raise ModelNotFound(reason, param="model")

@@ -8,11 +8,10 @@ import msgspec
 
 from mlc_llm.conversation_template.prompt import Turn, TurnCall
 from mlc_llm.errors import BadRequest
-from mlc_llm.protocol.requests import ChatMessage, ContentPart, ToolCall
+from mlc_llm.protocol.requests import ROLES, TEXT_PARTS, ChatMessage, ContentPart, ToolCall
 from mlc_llm.tokenizers.tokenizer import check_text
 
 MAX_PARTS = 16384
-ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
 def turns_of(messages: list[ChatMessage], max_tokens: int) -> list[Turn]:
@@ -43,6 +42,8 @@ def _turn(message: ChatMessage, path: str) -> Turn:
     if content is None and message.role != "assistant":
         reason = f"`{path}.content` is required for the role {message.role}."
         raise BadRequest(reason, param=f"{path}.content")
+    if content is None and not message.tool_calls:
+        content = ""  # templates join it to other text
     return Turn(
         role=message.role,
         content=content,
@@ -53,12 +54,13 @@ def _turn(message: ChatMessage, path: str) -> Turn:
 
 
 def _part(part: ContentPart, path: str) -> str:
-    if part.type != "text":
+    if part.type not in (*TEXT_PARTS, "refusal"):
         reason = f'`{path}` is of type "{part.type}"; this model reads text parts only.'
         raise BadRequest(reason, param=path)
-    if part.text is None:
-        raise BadRequest(f"`{path}.text` is required.", param=f"{path}.text")
-    return part.text
+    field, text = ("refusal", part.refusal) if part.type == "refusal" else ("text", part.text)
+    if text is None:
+        raise BadRequest(f"`{path}.{field}` is required.", param=f"{path}.{field}")
+    return text
 
 
 def _call(call: ToolCall) -> TurnCall:

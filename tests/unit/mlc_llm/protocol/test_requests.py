@@ -174,6 +174,26 @@ def test_no_bytes_raise_anything_but_bad_request(body: bytes) -> None:
         parse_chat(body)
 
 
+def test_a_byte_order_mark_is_no_part_of_the_body() -> None:
+    assert parse_completion(b'\xef\xbb\xbf{"prompt": "a"}').prompt == "a"
+    with pytest.raises(BadRequest):
+        parse_completion(b'\xef\xbb\xbf\xef\xbb\xbf{"prompt": "a"}')
+
+
+def test_integers_may_be_written_as_other_languages_write_them() -> None:
+    body = {"prompt": "a", "max_tokens": 16.0, "n": 1e0, "temperature": 1.0, "seed": -3.0}
+    read = parse_completion(json.dumps(body).encode())
+    assert (read.max_tokens, read.n, read.temperature, read.seed) == (16, 1, 1, -3)
+    assert all(type(value) is int for value in (read.max_tokens, read.n, read.seed))
+
+
+@pytest.mark.parametrize("value", [1.5, -0.5, "16", True, [1.0]])
+def test_what_is_no_integer_stays_none(value: Any) -> None:
+    with pytest.raises(BadRequest) as caught:
+        parse_completion(json.dumps({"prompt": "a", "n": 1.0, "max_tokens": value}).encode())
+    assert caught.value.param == "max_tokens"
+
+
 def test_keyword_arguments_may_name_biased_tokens_by_strings() -> None:
     arguments = {"messages": [USER], "logit_bias": {"7": 1, 8: 2}}
     assert from_arguments(ChatCompletionRequest, arguments).logit_bias == {7: 1.0, 8: 2.0}
