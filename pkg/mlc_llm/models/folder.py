@@ -18,6 +18,7 @@ from mlc_llm.models.document import (
     read_json,
     read_optional_json,
 )
+from mlc_llm.models.quantized import quantized
 
 MANIFEST_NAMES = ("tensor-cache.json", "ndarray-cache.json")
 """What lists the weight shards of an MLC folder: today's name, and the one before 2025-09."""
@@ -48,6 +49,8 @@ class ModelFolder(Struct, frozen=True, kw_only=True):
     architecture: Architecture
     quantization: str | None
     """The scheme the weights are stored in; None for a Hugging Face folder (quantized at load)."""
+    best_served: str | None = None
+    """The scheme for weights that were quantized before, unless the user names one."""
     defaults: GenerationDefaults
     bos_token_id: int | None
     eos_token_ids: tuple[int, ...]
@@ -104,6 +107,7 @@ def _open_huggingface(path: Path, config: Path) -> ModelFolder:
     values = read_json(config, dict[str, Any])
     tokens = convert(values, huggingface.TokenConfig, config)
     architecture = huggingface.architecture(tokens.model_type, values, config)
+    codes = quantized(values, config)
     generation = _generation_config(path)
     tokenizer_config = _tokenizer_config(path)
     bos = generation.bos_token_id if generation.bos_token_id is not None else tokens.bos_token_id
@@ -113,6 +117,7 @@ def _open_huggingface(path: Path, config: Path) -> ModelFolder:
         format="huggingface",
         architecture=architecture,
         quantization=None,
+        best_served=None if codes is None else codes.served,
         defaults=_huggingface_defaults(generation),
         bos_token_id=next(iter(_token_ids(bos, architecture)), None),
         eos_token_ids=_ends(path, eos, architecture),

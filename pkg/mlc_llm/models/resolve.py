@@ -1,13 +1,17 @@
-"""From what a user typed for MODEL to a folder on this machine. Of files only names are looked at,
-but a GGUF file is unpacked."""
+"""From what a user typed for MODEL to a folder on this machine.
+
+Of files only names are looked at, but a GGUF file is unpacked and a model of the hub downloaded.
+"""
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
 from mlc_llm.errors import BadModel
 from mlc_llm.home import model_weights, readonly_weight_caches
+from mlc_llm.models import hub
 from mlc_llm.models.gguf.unpack import unpack
 
 CONFIG_NAMES = ("mlc-chat-config.json", "config.json")
@@ -22,8 +26,8 @@ def resolve_model(model: str | None) -> Path:
     """The folder of a model.
 
     None is the packaged model. Otherwise a folder, the path of its configuration file, a GGUF file
-    or a folder with nothing but one (which gives a folder made for it), an address
-    of the hub (found only if it is already on this machine) or a bare name, searched in `./`,
+    or a folder with nothing but one (which gives a folder made for it), an address of the hub
+    (downloaded unless it is on this machine, `models.hub`) or a bare name, searched in `./`,
     `./dist`, `./dist/prebuilt` and the weight caches. Raises `BadModel` that lists where it looked.
     """
     if model is None:
@@ -51,13 +55,20 @@ def _packaged_model() -> Path:
 
 
 def _hub_model(model: str, name: str) -> Path:
+    """From the caches, or downloaded into the last of them where the policy allows it."""
     parts = name.split("/")
     if len(parts) != 2 or not all(_HUB_PART.fullmatch(part) for part in parts):
         raise BadModel(f"{model!r} must name a user and a repository, as in HF://user/repo")
+    chosen = hub.policy(os.environ)
+    places = _caches(Path(*parts))
+    own = places[-1]
+    if chosen == "REDO":
+        return hub.download(name, own, again=True)
+    if chosen == "ON" and not any(is_model_folder(place) for place in places):
+        return hub.download(name, own)
     return _first_model(
-        _caches(Path(*parts)),
-        f"{model!r} is not on this machine and this version does not download; put its files in "
-        "the last folder below",
+        places,
+        f"{model!r} is not on this machine and {hub.POLICY_VARIABLE}={chosen} forbids to download",
     )
 
 

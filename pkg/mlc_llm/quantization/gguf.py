@@ -147,3 +147,22 @@ def as_groups(rows: Bytes) -> Quantized:
     words = (codes[:, 0::2] | codes[:, 1::2] << 4).view("<u4")
     scales = np.ascontiguousarray(blocks[:, :2]).view("<f2")
     return Quantized(words.reshape(count, -1), -scales.reshape(count, -1))
+
+
+def as_byte_groups(rows: Bytes) -> Quantized:
+    """Rows of Q8_0 blocks [n, 34 groups] as q8f16_1: q d is ((q + 127) - 127) d.
+
+    Writers of Q8_0 leave out -128, for which there is no code: it becomes -127.
+    """
+    count = len(rows)
+    blocks = rows.reshape(-1, 34)
+    codes = np.maximum(blocks[:, 2:].view(np.int8), np.int8(-127)).view(np.uint8) + np.uint8(127)
+    scales = np.ascontiguousarray(blocks[:, :2]).view("<f2")
+    return Quantized(codes.view("<u4").reshape(count, -1), scales.reshape(count, -1))
+
+
+GROUPS: Mapping[str, tuple[int, Callable[[Bytes], Quantized]]] = {
+    "Q4_0": (4, as_groups),
+    "Q8_0": (8, as_byte_groups),
+}
+"""Types that are groups of 32 with a scale each as our kernels read them, and their bits."""

@@ -177,7 +177,7 @@ def _of_experts(stack: int, encoder: Encoder) -> Encoder:
 def _as_groups(binding: Binding, encoder: Encoder) -> RowReader | None:
     """How to read what lies in the very groups that are to be written."""
     assert isinstance(binding.stored, StoredFloats)
-    return group_reader(binding.stored) if encoder.groups else None
+    return group_reader(binding.stored, encoder.group_bits) if encoder.group_bits else None
 
 
 def _largest(

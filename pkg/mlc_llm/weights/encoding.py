@@ -38,14 +38,14 @@ class Encoder(Struct, frozen=True):
 
     records: tuple[Record, ...]
     encode: Callable[[FloatArray | Quantized], tuple[AnyArray, ...]]
-    """Some rows, given as they are in float32, as the bytes of each record's rows. Where `groups`
-    says so, rows may be 4-bit groups already."""
+    """Some rows, given as they are in float32, as the bytes of each record's rows. Rows may be
+    groups already where `group_bits` says so."""
     transposed: bool = False
     """Rows of the floats are columns of the records."""
     once: tuple[AnyArray, ...] = ()
     """Content of the records past those that `encode` gives, which do not depend on rows."""
-    groups: bool = False
-    """q4f16_1 groups are stored as they are."""
+    group_bits: int = 0
+    """Groups of 32 of so many bits are stored as they are."""
     row_unit: int = 1
     """`encode` takes multiples of this many rows, except at the end."""
 
@@ -84,7 +84,7 @@ def quantized(
         ),
         _group_encoder(storage, rounder or quantize_halves),
         transposed,
-        groups=storage.bits == 4 and storage.dtype == "F16" and rounder is None,
+        group_bits=storage.bits if storage.dtype == "F16" and storage.group == 32 else 0,
     )
 
 

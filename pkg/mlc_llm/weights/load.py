@@ -47,13 +47,14 @@ def choose_scheme(folder: ModelFolder, requested: str | None) -> Scheme:
     """The quantization to serve with.
 
     The one asked for, else the nearest to what the folder is stored in (`quantization.storage` says
-    which and why), else by the model's size (`SCHEMES_BY_SIZE`). Raises `BadConfig` when
-    the folder is stored in another than the one asked for, `BadModel` when that is not supported.
+    which and why; `models.quantized` for Hugging Face's), else by the model's size
+    (`SCHEMES_BY_SIZE`). Raises `BadConfig` when the folder is stored in another than the one asked
+    for, `BadModel` when that is not supported.
     """
     if folder.quantization is None:
         size = folder.architecture.num_parameters
         by_size = next(name for above, name in SCHEMES_BY_SIZE if size > above)
-        return scheme_by_name(requested or by_size)
+        return scheme_by_name(requested or folder.best_served or by_size)
     if folder.quantization not in STORAGES:
         known = ", ".join(STORAGES)
         raise BadModel(

@@ -20,7 +20,7 @@ from mlc_llm.quantization.floats import (
     widen_halves,
 )
 from mlc_llm.quantization.group import Quantized, quantize_halves
-from mlc_llm.quantization.scheme import WeightFormat
+from mlc_llm.quantization.scheme import CODES, WeightFormat
 from mlc_llm.weights.binding import Stored, StoredFloats, StoredWords
 from mlc_llm.weights.source import DecodedTensor, StoredTensor, read_columns, read_rows
 
@@ -44,9 +44,9 @@ def row_reader(stored: Stored, weights: WeightFormat) -> RowReader:
     """
     if isinstance(stored, StoredWords):
         return lambda first, last: _words(stored, first, last)
+    if weights in CODES and (groups := group_reader(stored, CODES[weights].bits)) is not None:
+        return groups
     if weights == "q4":
-        if (groups := group_reader(stored)) is not None:
-            return groups
         return lambda first, last: quantize_halves(_stacked(stored, first, last, _TO_HALVES))
     if weights == "q8":
         return lambda first, last: quantize_bytes(_stacked(stored, first, last, _TO_HALVES))
@@ -54,12 +54,12 @@ def row_reader(stored: Stored, weights: WeightFormat) -> RowReader:
     return lambda first, last: _stacked(stored, first, last, conversions)
 
 
-def group_reader(stored: StoredFloats) -> RowReader | None:
-    """How to read a parameter as the 4-bit groups it lies in; None when it does not lie in such."""
+def group_reader(stored: StoredFloats, bits: int) -> RowReader | None:
+    """How to read a parameter as the groups it lies in; None when it does not lie in such."""
     pieces = stored.pieces
     if stored.transposed or stored.offset:
         return None
-    coded = [p for p in pieces if isinstance(p, DecodedTensor) and p.groups is not None]
+    coded = [p for p in pieces if isinstance(p, DecodedTensor) and p.group_bits == bits]
     if len(coded) != len(pieces):
         return None
 

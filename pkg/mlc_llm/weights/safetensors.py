@@ -18,7 +18,6 @@ from msgspec import Meta, Struct
 from mlc_llm.errors import BadModel
 from mlc_llm.models.document import MEBIBYTE, convert, read_json, regular_file_size
 from mlc_llm.weights.source import ITEM_BITS, StoredTensor, is_plain_name, refuse_overlaps
-from mlc_llm.weights.sources.float8 import decode_blocks
 
 SINGLE_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
@@ -43,14 +42,14 @@ class Index(Struct, frozen=True):
 
 
 def find_tensors(folder: Path) -> dict[str, StoredTensor]:
-    """All tensors of the folder's safetensors files by name, float8 ones decoded."""
+    """All tensors of the folder's safetensors files by name, as they lie."""
     if (folder / SINGLE_NAME).exists():
-        return decode_blocks(tensors_of_file(folder / SINGLE_NAME))
+        return tensors_of_file(folder / SINGLE_NAME)
     if not (folder / INDEX_NAME).exists():
         raise BadModel(
             f"{folder}: has neither {SINGLE_NAME} nor {INDEX_NAME}; save the model as safetensors"
         )
-    return decode_blocks(_tensors_of_index(folder / INDEX_NAME))
+    return _tensors_of_index(folder / INDEX_NAME)
 
 
 def tensors_of_file(path: Path) -> dict[str, StoredTensor]:

@@ -80,7 +80,9 @@ class DecodedTensor(StoredTensor, frozen=True):
     rows: Callable[[int, int], NDArray[np.float32]]
     """Gives rows first..last - 1."""
     groups: Callable[[int, int], Quantized] | None = None
-    """Gives the same rows as q4f16_1 where that is exactly what the codes stand for."""
+    """Gives the same rows as groups of 32 where that is exactly what the codes stand for."""
+    group_bits: int = 0
+    """Bits of the codes in those groups: 4 (q4f16_1) or 8 (q8f16_1)."""
 
 
 def decoded(

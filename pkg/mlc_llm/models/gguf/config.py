@@ -6,6 +6,7 @@ because the program knows it, such as which layers of Gemma slide, the defaults 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from mlc_llm.errors import BadModel
 from mlc_llm.models.gguf.file import GgufFile
+from mlc_llm.models.quantized import KEPT
 
 MODEL_TYPES = {
     "gemma": "gemma",
@@ -126,11 +128,22 @@ def model_config(file: GgufFile) -> dict[str, Any]:
         "rope_theta": keys.number("rope.freq_base"),
         "rope_scaling": _rope_scaling(keys),
         "torch_dtype": "float16",
+        "quantization_config": {"quant_method": "gguf", "served": _best_served(file)},
         **special_ids(keys),
     }
     if (own := _OWN.get(keys.architecture)) is not None:
         config |= own(keys, config)
     return {key: value for key, value in config.items() if value is not None}
+
+
+def _best_served(file: GgufFile) -> str | None:
+    """The scheme that keeps the codes of most weights; None for floats."""
+    sizes: dict[str, int] = {}
+    for tensor in file.tensors.values():
+        if tensor.name.startswith("blk.") and len(tensor.shape) > 1:
+            sizes[tensor.kind.name] = sizes.get(tensor.kind.name, 0) + math.prod(tensor.shape)
+    most = max(sizes, key=lambda name: sizes[name], default="F32")
+    return {"Q4_0": "q4f16_1", "F32": None, "F16": None, "BF16": None}.get(most, KEPT)
 
 
 def special_ids(keys: Keys) -> dict[str, int | None]:

@@ -2,7 +2,8 @@
 
 llama.cpp's converters change some of what they write, which is undone here as rows are read: the
 rows of q and k of a Llama stand in pairs there, not in halves, and Gemma's norms have their one.
-Q4_0 is 4-bit groups of 32 with a scale, as q4f16_1 is: such a matrix is also given as it lies.
+Q4_0 and Q8_0 are groups of 32 with a scale, as q4f16_1 and q8f16_1 are: such a matrix is also given
+as it lies.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from mlc_llm.models.gguf.config import ROPE_FACTORS, Keys
 from mlc_llm.models.gguf.file import GgufTensor, read_header
 from mlc_llm.quantization.floats import widen_bfloats
-from mlc_llm.quantization.gguf import DECODERS, as_groups
+from mlc_llm.quantization.gguf import DECODERS, GROUPS
 from mlc_llm.weights.source import (
     DecodedTensor,
     StoredTensor,
@@ -140,9 +141,12 @@ def _blocks(path: Path, name: str, stored: GgufTensor, heads: int) -> DecodedTen
             return decode(rows.reshape(-1, kind.nbytes)).reshape(len(rows), cols)
 
     found = decoded(codes, name, stored.shape, values)
-    if kind.name != "Q4_0":
+    if kind.name not in GROUPS:
         return found
-    return msgspec.structs.replace(found, groups=lambda a, b: as_groups(read(a, b)))
+    bits, as_groups = GROUPS[kind.name]
+    return msgspec.structs.replace(
+        found, groups=lambda a, b: as_groups(read(a, b)), group_bits=bits
+    )
 
 
 def _heads_in_pairs(keys: Keys, name: str) -> int:

@@ -16,6 +16,8 @@ from mlc_llm.models.resolve import resolve_model
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder and a home of their own."""
     monkeypatch.setenv("MLC_LLM_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # where nobody listens
     monkeypatch.delenv("MLC_LLM_READONLY_WEIGHT_CACHE", raising=False)
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
@@ -77,7 +79,7 @@ def test_read_only_caches_go_before_the_own_one(
 def test_a_model_of_the_hub_that_is_not_here_says_where_to_put_it(here: Path) -> None:
     with pytest.raises(BadModel) as raised:
         resolve_model("HF://mlc-ai/Llama")
-    assert "does not download" in raised.value.message
+    assert "cannot be downloaded" in raised.value.message
     assert str(here / "home/model_weights/hf/mlc-ai/Llama") in raised.value.message
 
 

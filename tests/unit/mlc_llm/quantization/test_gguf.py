@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from mlc_llm.models.gguf.file import TYPES
-from mlc_llm.quantization.gguf import DECODERS, as_groups
+from mlc_llm.quantization.gguf import DECODERS, as_byte_groups, as_groups
 from mlc_llm.quantization.group import dequantize
 
 Block = bytes
@@ -97,6 +97,15 @@ def test_every_value_of_a_block_is_what_the_format_says(name: str) -> None:
 
 def test_every_type_of_the_table_can_be_decoded() -> None:
     assert set(KINDS) | {"F32", "F16", "BF16"} == {kind.name for kind in TYPES.values()}
+
+
+def test_q8_0_is_q8f16_1() -> None:
+    rows = random_blocks("Q8_0", 12)
+    rows[:, 2:][rows[:, 2:] == 0x80] = 0x81
+    found = as_byte_groups(rows.reshape(4, -1))
+    values = found.words.view(np.uint8).astype(np.float32) - 127
+    values = values.reshape(4, 3, 32) * found.scales.astype(np.float32)[:, :, None]
+    assert np.array_equal(values.reshape(12, 32), DECODERS["Q8_0"](rows))
 
 
 def test_q4_0_is_q4f16_1_with_the_codes_turned_round() -> None:

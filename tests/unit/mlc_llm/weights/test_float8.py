@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from mlc_llm.errors import BadModel
-from mlc_llm.weights.safetensors import find_tensors
 from mlc_llm.weights.source import read_rows
-from support.folders import write_safetensors
+from mlc_llm.weights.sources.find import find_tensors
+from support.folders import write_json, write_safetensors
 from support.mlc_decoder import E4M3
 
 
@@ -38,3 +38,33 @@ def test_scales_of_another_shape_are_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(BadModel, match=r"a.weight_scale_inv: has shape \[1, 2\]"):
         find_tensors(tmp_path)
+
+
+def test_the_configuration_may_name_another_block(tmp_path: Path) -> None:
+    bits = np.arange(1, 97, dtype=np.uint8).reshape(8, 12)
+    scales = np.random.default_rng(0).random((2, 4)).astype(np.float32)
+    write_safetensors(
+        tmp_path / "model.safetensors",
+        {"a.weight": ("F8_E4M3", bits), "a.weight_scale_inv": ("F32", scales)},
+    )
+    codes = {"quant_method": "fp8", "weight_block_size": [4, 3]}
+    write_json(tmp_path / "config.json", {"quantization_config": codes})
+    rows, cols = np.indices(bits.shape)
+    expected = E4M3[bits] * scales[rows // 4, cols // 3]
+    assert np.array_equal(read_rows(find_tensors(tmp_path)["a.weight"], 0, 8), expected)
+
+
+def test_one_scale_may_be_for_all(tmp_path: Path) -> None:
+    bits = np.arange(1, 97, dtype=np.uint8).reshape(8, 12)
+    scale = np.array(0.5, np.float32)
+    write_safetensors(
+        tmp_path / "model.safetensors",
+        {
+            "a.weight": ("F8_E4M3", bits),
+            "a.weight_scale": ("F32", scale),
+            "a.input_scale": ("F32", scale),
+        },
+    )
+    tensors = find_tensors(tmp_path)
+    assert list(tensors) == ["a.weight"]
+    assert np.array_equal(read_rows(tensors["a.weight"], 2, 8), E4M3[bits[2:]] * np.float32(0.5))

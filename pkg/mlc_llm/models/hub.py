@@ -1,0 +1,149 @@
+"""Download a model of the hub, through the `huggingface_hub` package, which is loaded only then.
+
+    $MLC_LLM_HOME/model_weights/hf/<user>/<repo>         a whole model
+    $MLC_LLM_HOME/model_weights/hf/<user>/.<repo>.part   a download that has not ended
+    $MLC_LLM_HOME/model_weights/hf/<user>/.<repo>.lock   held by the one process that downloads it
+
+A folder appears under its name when all of it is there. What an interrupted download left is gone
+on with. MLC_DOWNLOAD_CACHE_POLICY is MLC LLM's; HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE are the
+package's.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import fnmatch
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from mlc_llm.errors import BadConfig, BadModel, MLCError
+
+POLICY_VARIABLE = "MLC_DOWNLOAD_CACHE_POLICY"
+Policy = Literal["ON", "OFF", "REDO", "READONLY"]
+
+MANIFESTS = ("tensor-cache.json", "ndarray-cache.json")
+CONFIGURATION = ("*.json", "*.jinja", "merges.txt", "tokenizer.model")
+WEIGHTS = (
+    (MANIFESTS, ("params_shard_*.bin",)),
+    (("*.safetensors",), ("*.safetensors",)),
+    (("pytorch_model*.bin",), ("pytorch_model*.bin",)),
+)
+"""The first kind that a repository has, by the one pattern, is fetched, by the other."""
+
+MAX_FILES = 4096
+_PLAIN = re.compile(r"(?!\.)[\w.+=-]{1,200}")
+_MESSAGE = 300
+"""Characters of the package's errors that are passed on."""
+
+
+def policy(environ: Mapping[str, str]) -> Policy:
+    """The policy of MLC_DOWNLOAD_CACHE_POLICY; raises `BadConfig` for an unknown word.
+
+    ON downloads what is not cached, REDO downloads again, READONLY and OFF never download.
+    """
+    asked = environ.get(POLICY_VARIABLE, "ON")
+    try:
+        chosen: Policy = msgspec.convert(asked, Policy)
+    except msgspec.ValidationError:
+        raise BadConfig(f"{POLICY_VARIABLE}={asked} is not ON, OFF, REDO or READONLY") from None
+    return chosen
+
+
+def download(repository: str, target: Path, *, again: bool = False) -> Path:
+    """Make `target` the folder of a model; `again` replaces one that is there.
+
+    Raises `BadModel` that names the repository, `BadConfig` when the folder cannot be written.
+    """
+    part = target.with_name(f".{target.name}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(target.with_name(f".{target.name}.lock")):
+            if target.exists() and not again:
+                return target  # another process was faster
+            _fetch(repository, part, target)
+            shutil.rmtree(part / ".cache", ignore_errors=True)
+            if target.exists():
+                shutil.rmtree(target)
+            part.rename(target)
+    except OSError as error:
+        raise BadConfig(
+            f"{target}: cannot be written ({error.strerror or error}); "
+            "set MLC_LLM_HOME to a folder with room"
+        ) from None
+    return target
+
+
+def chosen_files(names: Iterable[str]) -> list[str]:
+    """The files of a repository that a model consists of; none when it has no known weights."""
+    plain = [name for name in names if _PLAIN.fullmatch(name)][:MAX_FILES]
+    for has, wanted in WEIGHTS:
+        if _matching(plain, has):
+            weights = _matching(plain, wanted)
+            return sorted({*_matching(plain, CONFIGURATION), *weights})
+    return []
+
+
+def _matching(names: Iterable[str], patterns: Iterable[str]) -> list[str]:
+    return [name for name in names if any(fnmatch.fnmatchcase(name, p) for p in patterns)]
+
+
+def _fetch(repository: str, part: Path, target: Path) -> None:
+    try:
+        hub: Any = import_module("huggingface_hub")
+    except ImportError:
+        raise BadConfig("downloading needs a package: pip install huggingface_hub") from None
+    endpoint = os.environ.get("HF_ENDPOINT")
+    try:
+        info = hub.HfApi(endpoint=endpoint).model_info(repository)
+        names = [sibling.rfilename for sibling in info.siblings or []]
+        if not (files := chosen_files(names)):
+            raise BadModel(_no_weights(repository, names))
+        hub.snapshot_download(
+            repository,
+            revision=info.sha,
+            local_dir=part,
+            allow_patterns=files,
+            endpoint=endpoint,
+        )
+    except (MLCError, OSError) as error:
+        if isinstance(error, MLCError) or _is_of_disk(error):
+            raise
+        raise BadModel(_complaint(repository, target, error)) from None
+    except Exception as error:  # the package has no root of its own for what goes wrong
+        raise BadModel(_complaint(repository, target, error)) from None
+    missing = [name for name in files if not (part / name).is_file()]
+    if missing:
+        raise BadModel(f"{repository}: {missing[0]} did not arrive; try again")
+
+
+def _no_weights(repository: str, names: Iterable[str]) -> str:
+    if ggufs := [name for name in names if name.endswith(".gguf")]:
+        some = ", ".join(ggufs[:8])
+        return f"{repository}: has GGUF files; download one and name the file ({some})"
+    return f"{repository}: has no safetensors, pytorch_model.bin or MLC weights"
+
+
+def _is_of_disk(error: BaseException) -> bool:
+    """Network errors of the package are `OSError` too, but have no number, or a file name."""
+    return isinstance(error, OSError) and error.errno is not None and error.filename is not None
+
+
+def _complaint(repository: str, target: Path, error: BaseException) -> str:
+    text = " ".join(str(error).split())[:_MESSAGE] or type(error).__name__
+    return f"{repository}: cannot be downloaded ({text}); try again, or put its files in {target}"
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Wait for the lock; a holder that is killed lets go."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
