@@ -7,6 +7,7 @@ framework is imported. While the engine loads, the server answers 503 and says w
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -130,6 +131,7 @@ class _Life:
 
     async def _start_engine(self) -> None:
         ready = await self._engine.start()
+        gc.freeze()  # a collection of all that was imported would stop every stream for 10 ms
         self._console.decisions(ready)
         host, port = self._listener.getsockname()[:2]
         scheme = "http" if self._settings.tls is None else "https"

@@ -7,6 +7,7 @@ error that the clients were told of, `EXIT_ORPHANED` when the client is gone.
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 import traceback
@@ -64,6 +65,7 @@ def main(argv: Sequence[str], stdin: IO[bytes], builder: str = BUILDER) -> int:
         announcer.start_failed(error)
         return 1
     signal.signal(signal.SIGTERM, _stopper(engine))
+    gc.freeze()  # what was built lives as long as the process: no collection need look at it
     announcer.ready(ready)
     try:
         engine.run()

@@ -7,8 +7,10 @@ decision how large everything is, then what takes time.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from concurrent.futures import wait
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +58,12 @@ from mlc_workers.runner.pool import new_pool
 from mlc_workers.runner.runner import Runner
 from mlc_workers.sampling.sampler import NumpySampler
 from mlc_workers.scheduler.limits import Limits
+from mlc_workers.scheduler.pace import Pace
 from mlc_workers.scheduler.plan import Plan, Span
 from mlc_workers.scheduler.scheduler import Scheduler
+
+WARM_TOKENS = PAGE_SIZE
+WARM_STEPS = 3
 
 
 class ModelTexts:
@@ -106,12 +112,12 @@ def build(spec: EngineSpec, ends: Sequence[End], announcer: Announcer) -> Built:
     )
     loaded = _load(folder, scheme, announcer)
     runner = _runner(folder, scheme, library, kv, limits, loaded.weights)
-    _warm_up(runner, kv)
+    pace = _warm_up(runner, kv)
     wait([grammars.prepare()])  # later it would hold up answers
     sampler = NumpySampler(vocab_size)
     engine = Engine(
         ends,
-        Scheduler(limits, kv),
+        Scheduler(limits, kv, pace),
         runner,
         sampler,
         ModelTexts(table),
@@ -198,12 +204,27 @@ def _aligned(table: NDArray[np.float32]) -> NDArray[np.float32]:
     return out
 
 
-def _warm_up(runner: Runner, kv: KVCache) -> None:
-    """Run one token, so that the first request does not pay for threads and memory."""
+def _warm_up(runner: Runner, kv: KVCache) -> Pace:
+    """Run a page of tokens, so that the first request does not pay for threads and memory; and see
+    what steps cost.
+    """
     sequence = kv.open([])
     kv.extend(sequence, 1, [])
-    runner.run(Plan((Span(sequence.row, 0, (0,), True),)))
+    prompt = Plan((Span(sequence.row, 0, (0,) * WARM_TOKENS, True),))
+    stream = Plan((Span(sequence.row, 0, (0,), True),))
+    runner.run(prompt)
+    pace = Pace(_seconds(runner, stream), _seconds(runner, prompt) / WARM_TOKENS)
     kv.close(sequence)
+    return pace
+
+
+def _seconds(runner: Runner, plan: Plan) -> float:
+    """What a step takes when nothing disturbs it."""
+    times = [time.perf_counter()]
+    for _ in range(WARM_STEPS):
+        runner.run(plan)
+        times.append(time.perf_counter())
+    return min(end - began for began, end in pairwise(times))
 
 
 def _why_scheme(spec: EngineSpec, folder: ModelFolder, scheme: Scheme) -> str:

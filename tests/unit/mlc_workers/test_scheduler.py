@@ -10,6 +10,7 @@ from mlc_workers.cache.kv import KVCache
 from mlc_workers.cache.pages import pages_for
 from mlc_workers.request import Choice, InvalidTransition, Phase, Request, RequestKey
 from mlc_workers.scheduler.limits import Limits
+from mlc_workers.scheduler.pace import Pace
 from mlc_workers.scheduler.prefill import plan_chunk
 from mlc_workers.scheduler.scheduler import Scheduler
 from mlc_workers.scheduler.step import StepBuilder
@@ -21,7 +22,7 @@ VOCAB = 97
 class Bench:
     """A scheduler and a fake runner with round sizes."""
 
-    def __init__(self, **changes: object) -> None:
+    def __init__(self, pace: Pace | None = None, **changes: object) -> None:
         sizes = {
             "num_pages": 32,
             "max_num_sequence": 4,
@@ -32,7 +33,7 @@ class Bench:
         self.kv = KVCache(
             self.limits.num_pages, self.limits.max_num_sequence, pages_for(self.limits.max_length)
         )
-        self.scheduler = Scheduler(self.limits, self.kv)
+        self.scheduler = Scheduler(self.limits, self.kv, pace)
         self.runner = FakeRunner(self.kv.table.array, self.limits.num_pages, VOCAB)
         self.serial = 0
 
@@ -76,6 +77,17 @@ def test_a_long_prompt_shares_steps_with_decoding_and_never_exceeds_the_budget()
     assert bench.step() == [("r1", 1), ("r2", 31)]
     assert bench.step() == [("r1", 1), ("r2", 8)]
     assert bench.step() == [("r1", 1), ("r2", 1)]
+
+
+def test_while_somebody_decodes_a_prompt_takes_only_what_keeps_the_step_short() -> None:
+    pace = Pace(decode_s=10.0, token_s=1.0)
+    bench = Bench(pace)
+    bench.submit([1] * 30)
+    assert bench.step() == [("r1", 30)]
+    bench.submit([2] * 40)
+    size = pace.prompt_tokens(num_streams=1, num_expected=2)
+    assert 8 < size < 31
+    assert bench.step() == [("r1", 1), ("r2", size)]
 
 
 def test_in_chunked_mode_decoding_pauses_while_prompts_are_computed() -> None:

@@ -18,6 +18,7 @@ from mlc_workers.cache.kv import KVCache
 from mlc_workers.cache.pages import pages_for
 from mlc_workers.request import Choice, Phase, Request, RequestKey
 from mlc_workers.scheduler.limits import Limits
+from mlc_workers.scheduler.pace import Pace
 from mlc_workers.scheduler.scheduler import Scheduler
 from support.fake_runner import FakeRunner, continuation
 
@@ -39,12 +40,19 @@ prompts = st.builds(
     st.one_of(st.integers(1, 90), st.sampled_from([16, 32, 48, 17, 31])),
 )
 
+paces = st.builds(Pace, st.floats(1e-3, 1.0), st.floats(1e-4, 1.0))
+
 
 class Scheduling(RuleBasedStateMachine):
     """Drives a scheduler with the fake runner, one rule at a time."""
 
-    @initialize(limits=limits, prefix=st.booleans(), max_idle=st.none() | st.integers(0, 5))
-    def build(self, limits: Limits, prefix: bool, max_idle: int | None) -> None:
+    @initialize(
+        limits=limits,
+        prefix=st.booleans(),
+        max_idle=st.none() | st.integers(0, 5),
+        pace=st.none() | paces,
+    )
+    def build(self, limits: Limits, prefix: bool, max_idle: int | None, pace: Pace | None) -> None:
         self.limits = limits
         self.kv = KVCache(
             limits.num_pages,
@@ -53,7 +61,7 @@ class Scheduling(RuleBasedStateMachine):
             prefix_cache=prefix,
             max_idle=max_idle,
         )
-        self.scheduler = Scheduler(limits, self.kv)
+        self.scheduler = Scheduler(limits, self.kv, pace)
         self.runner = FakeRunner(self.kv.table.array, limits.num_pages, VOCAB)
         self.live: list[Request] = []
         self.num_submitted = 0
@@ -91,10 +99,10 @@ class Scheduling(RuleBasedStateMachine):
     def preempt(self) -> None:
         self.scheduler.state.preempt()
 
-    @rule(times=st.integers(1, 12))
-    def step(self, times: int) -> None:
+    @rule(times=st.integers(1, 12), seconds=st.floats(0.0, 10.0))
+    def step(self, times: int, seconds: float) -> None:
         for _ in range(times):
-            self.run_step()
+            self.run_step(seconds=seconds)
 
     @precondition(lambda self: self.live)
     @rule(data=st.data())
@@ -104,7 +112,7 @@ class Scheduling(RuleBasedStateMachine):
         if request in self.live:
             self.live.remove(request)
 
-    def run_step(self, dropped: Request | None = None) -> None:
+    def run_step(self, dropped: Request | None = None, seconds: float = 1.0) -> None:
         oldest = self.scheduler.state.running[:1]
         step = self.scheduler.plan()
         assert (step is None) == (not self.live)
@@ -121,6 +129,7 @@ class Scheduling(RuleBasedStateMachine):
             (hit + choice.index) % VOCAB for hit, choice in zip(hits, step.sampled, strict=True)
         ]
         self.scheduler.settle(step, tokens)
+        self.scheduler.learn(step, seconds)
         for choice in step.sampled:
             if choice.phase is not Phase.FINISHED and len(choice.tokens) >= choice.limit:
                 self.finish(choice)

@@ -100,7 +100,9 @@ class Stepper:
         for choice, pick in zip(step.sampled, picks, strict=True):
             self._desk.answer(choice, pick)
         end_read_prompts(self._desk, step)
-        self._count(step, planned - began + settled - sampled, self._clock() - began)
+        took = self._clock() - began
+        self._scheduler.learn(step, took)
+        self._count(step, planned - began + settled - sampled, took)
         if self._recorder is not None:
             self._trace(step, (began, planned, ran, sampled, settled, self._clock()))
         return True

@@ -14,6 +14,7 @@ from mlc_workers.cache.kv import KVCache
 from mlc_workers.request import Choice, Phase, Request
 from mlc_workers.scheduler.decode import plan_decode
 from mlc_workers.scheduler.limits import Limits, length_limit, refusal
+from mlc_workers.scheduler.pace import Pace
 from mlc_workers.scheduler.prefill import Admission, plan_chunk
 from mlc_workers.scheduler.state import State
 from mlc_workers.scheduler.step import Step, StepBuilder
@@ -22,8 +23,10 @@ from mlc_workers.scheduler.step import Step, StepBuilder
 class Scheduler:
     """`submit` and `drop` at any time; else `plan`, run, `settle`, `finish`, over and over."""
 
-    def __init__(self, limits: Limits, kv: KVCache) -> None:
+    def __init__(self, limits: Limits, kv: KVCache, pace: Pace | None = None) -> None:
+        """Without `pace`, prompts may take all of a step that decoding leaves."""
         self.limits = limits
+        self.pace = pace
         self.state = State(limits, kv)
         self._admission = Admission(self.state)
 
@@ -55,8 +58,9 @@ class Scheduler:
         """The next step; None exactly when there is no work.
 
         Oldest first. In hybrid mode decoding and prefill share the step: decoding takes its tokens
-        first, but the oldest of all always gets at least one. In chunked mode decoding pauses while
-        there are prompts to compute.
+        first, but the oldest of all always gets at least one; prompts take what is left, or as much
+        as `pace` says while others decode. In chunked mode decoding pauses while there are prompts
+        to compute.
         """
         if not self.has_work:
             return None
@@ -71,10 +75,16 @@ class Scheduler:
             running = self.state.running
             oldest = int(bool(running) and running[0].phase is Phase.PREFILL)
             num_decode = min(self.state.num_decoding, budget - oldest)
-            self._collect(step, num_decode, budget - num_decode)
+            self._collect(step, num_decode, self._prompt_budget(budget - num_decode))
         if not step.spans:
             raise AssertionError("there is work, but nothing was planned")
         return step.build()
+
+    def learn(self, step: Step, seconds: float) -> None:
+        """The step, from its plan to the answers, took so long."""
+        if self.pace is not None:
+            num_streams = len(step.choices) - sum(step.is_prefill)
+            self.pace.learn(num_streams, step.num_prefill_tokens, seconds)
 
     def settle(self, step: Step, tokens: Iterable[int]) -> None:
         """The step was run: `tokens[i]` was sampled for `step.sampled[i]`.
@@ -108,6 +118,14 @@ class Scheduler:
     def audit(self) -> None:
         """Prove that no page leaked and all books agree."""
         self.state.audit()
+
+    def _prompt_budget(self, num_left: int) -> int:
+        """Tokens of prompts for a step that has `num_left` to give."""
+        state = self.state
+        if self.pace is None or not state.num_decoding:
+            return num_left
+        num_here = min(len(state.running) + len(state.waiting), self.limits.max_num_sequence)
+        return min(num_left, self.pace.prompt_tokens(state.num_decoding, num_here))
 
     def _collect(self, step: StepBuilder, num_decode: int, num_prefill: int) -> None:
         """One pass over who runs, oldest first, then the queue; preemption cuts the list's end."""
