@@ -20,7 +20,7 @@ from mlc_llm.tools.events import (
     Event,
 )
 from mlc_llm.tools.json_scan import JsonScanner
-from mlc_llm.tools.source import NotACall, Source, Waits, before_blanks, certain
+from mlc_llm.tools.source import MAX_TAKEN, NotACall, Source, Waits, before_blanks, certain
 from mlc_llm.tools.tool import Tool
 
 MAX_CALLS = 128
@@ -30,8 +30,8 @@ MAX_CALLS = 128
 class Reading(Source):
     """The text of one choice and what it has said: what parsers of calls work with."""
 
-    def __init__(self, tools: Sequence[Tool], max_calls: int) -> None:
-        super().__init__()
+    def __init__(self, tools: Sequence[Tool], max_calls: int, max_taken: int = MAX_TAKEN) -> None:
+        super().__init__(max_taken)
         self.tools: Mapping[str, Tool] = {tool.name: tool for tool in tools}
         self.events: list[Event] = []
         self.num_calls = 0
@@ -62,11 +62,13 @@ class Reading(Source):
         self.num_calls += 1
         self.settle()
 
-    def whole(self, name: str, arguments: str) -> None:
-        """Tell all of a call."""
-        self.begin(name)
-        self.arguments(arguments)
-        self.end()
+    def retell(self, call: Sequence[Event]) -> None:
+        """Tell one call that was read elsewhere. Raises NotACall when it is one too many."""
+        if self.num_calls == self._max_calls:
+            raise NotACall
+        self.num_calls += 1
+        self.events += call
+        self.settle()
 
     def json(self, told: Callable[[str], None] | None = None) -> Waits[str]:
         """Take one JSON value; its text as it was written, also told bit by bit.
@@ -110,22 +112,32 @@ class Form(Struct, frozen=True):
     markers: Mapping[str, CallsParser]
     """Texts at which calls begin, wherever they are."""
     line_starts: str = ""
-    """Characters (a class of `re`) that may begin calls at the beginning of a line ..."""
+    """Characters (a class of `re`) that may begin calls at the beginning of a line."""
+    names_start: bool = False
+    """Whether the name of a tool with a parenthesis may as well."""
     bare: CallsParser | None = None
-    """... and what reads them there."""
+    """What reads them there."""
 
 
 class CallReader:
     """The `Reader` of a form."""
 
-    def __init__(self, form: Form, tools: Sequence[Tool], max_calls: int = MAX_CALLS) -> None:
+    def __init__(
+        self,
+        form: Form,
+        tools: Sequence[Tool],
+        max_calls: int = MAX_CALLS,
+        max_taken: int = MAX_TAKEN,
+    ) -> None:
+        """`max_taken`: characters that a call may have, with its markers."""
         self._form = form
-        self._reading = Reading(tools, max_calls)
+        self._reading = Reading(tools, max_calls, max_taken)
         self._line_is_blank = True
         """Whether the text up to here ends with a line that has blanks only."""
         self._marker = re.compile("|".join(map(re.escape, form.markers)) or r"(?!)")
-        self._line_start = re.compile(rf"[ \t\r\n]*[{form.line_starts}]" if form.bare else r"(?!)")
-        self._new_line = re.compile(rf"\n[ \t\r]*[{form.line_starts}]" if form.bare else r"(?!)")
+        first = "[" + form.line_starts + (r"A-Za-z_" if form.names_start else "") + "]"
+        self._line_start = re.compile(rf"[ \t\r\n]*{first}" if form.bare else r"(?!)")
+        self._new_line = re.compile(rf"\n[ \t\r]*{first}" if form.bare else r"(?!)")
         self._parser = self._read()
         next(self._parser)
 

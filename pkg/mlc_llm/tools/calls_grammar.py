@@ -119,7 +119,8 @@ class _Writer:
         opening = shape.opening()
         added = [marker for marker in reader.markers if marker in self._added]
         plain = [pattern(marker) for marker in reader.markers if marker not in self._added]
-        text = f"TEXT: {without(plain, reader.line_starts)}"
+        names = [pattern(tool.name) for tool in self._tools] if reader.names_start else []
+        text = f"TEXT: {without(plain, reader.line_starts, names)}"
         marker = next((marker for marker in reader.markers if opening.startswith(marker)), None)
         if marker is None:  # calls begin at the beginning of the answer
             answer = f"answer: TEXT | {self._literal(opening)} calls"

@@ -5,12 +5,13 @@ Adding a format is one value here, and its parser.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from msgspec import Struct
 
 from mlc_llm.errors import BadConfig
-from mlc_llm.tools import json_calls
+from mlc_llm.tools import json_calls, named_calls, python_calls, xml_calls
 from mlc_llm.tools.call_reader import MAX_CALLS, CallReader, Form
 from mlc_llm.tools.events import Reader
 from mlc_llm.tools.shape import CallShape
@@ -48,20 +49,147 @@ HERMES = ToolFormat(
 LLAMA3_JSON = ToolFormat(
     "llama3_json",
     Form(
-        {"<|python_tag|>": json_calls.tagged("<|python_tag|>", "")},
-        r"{",
-        json_calls.bare,
+        {
+            "<|python_tag|>": json_calls.tagged("<|python_tag|>", ""),
+            named_calls.FUNCTION: named_calls.llama_function,
+        },
+        line_starts="{",
+        bare=json_calls.bare,
     ),
     CallShape('{"name": "', '", "parameters": ', "}", between="; "),
-    (('"parameters": dictionary',), ('"name": function name', '"parameters"'), ('"parameters": ',)),
+    (('"parameters": dictionary',), ("python_tag", '"parameters": '), ("<|eom_id|>",)),
 )
 """Llama 3.1, 3.2 and 3.3."""
+
+PYTHONIC = ToolFormat(
+    "pythonic",
+    Form(
+        {"<|python_start|>": python_calls.fenced("<|python_start|>", "<|python_end|>")},
+        r"\[",
+        bare=python_calls.bare,
+    ),
+    CallShape("", "(**", ")", first="[", between=", ", last="]"),
+    (("func_name1(",), ("<|python_start|>",)),
+)
+"""Llama 3.2 and 4, where the template asks for a list of calls in Python's notation."""
+
+MISTRAL = ToolFormat(
+    "mistral",
+    Form({named_calls.TOOL_CALLS: named_calls.mistral}),
+    CallShape('{"name": "', '", "arguments": ', "}", "[TOOL_CALLS][", ", ", "]"),
+    (("[TOOL_CALLS]",),),
+)
+"""Mistral, with a list of objects."""
+
+MISTRAL_ARGS = ToolFormat(
+    "mistral_args",
+    MISTRAL.reader,
+    CallShape("[TOOL_CALLS]", "[ARGS]", between=""),
+    (("[TOOL_CALLS]", "[ARGS]"),),
+)
+"""Mistral since 2025, with the name before the arguments."""
+
+GORILLA = ToolFormat(
+    "gorilla",
+    Form(
+        {"<<function>>": python_calls.fenced("<<function>>", "")},
+        r"\[",
+        names_start=True,
+        bare=python_calls.bare,
+    ),
+    CallShape("", "(**", ")", first="[", between=", ", last="]"),
+    (("{function_string}",), ("<<function>>",)),
+)
+"""Gorilla, and what MLC LLM asks of every model: calls in Python's notation, alone or in a list."""
+
+PHI4_MINI = ToolFormat(
+    "phi4_mini",
+    Form(
+        {
+            "<|tool_call|>": json_calls.tagged("<|tool_call|>", "<|/tool_call|>"),
+            "functools": json_calls.tagged("functools", ""),
+        }
+    ),
+    CallShape('{"name": "', '", "arguments": ', "}", "<|tool_call|>[", ", ", "]<|/tool_call|>"),
+    (("<|tool|>",), ("<|tool_call|>",)),
+)
+"""Phi-4-mini."""
+
+GEMMA = ToolFormat(
+    "gemma",
+    Form(
+        {
+            "```tool_code": python_calls.fenced("```tool_code", "```"),
+            "```json": json_calls.tagged("```json", "```"),
+        }
+    ),
+    CallShape("", "(**", ")", "```tool_code\n", "\n", "\n```"),
+    (("tool_code",),),
+)
+"""Gemma, by its guide: Python in a block of code."""
+
+DEEPSEEK_V3 = ToolFormat(
+    "deepseek_v3",
+    Form(
+        {
+            named_calls.CALLS_BEGIN: named_calls.deepseek,
+            named_calls.CALL_BEGIN: named_calls.deepseek,
+        }
+    ),
+    CallShape(
+        f"{named_calls.CALL_BEGIN}function{named_calls.SEPARATOR}",
+        "\n```json\n",
+        f"\n```{named_calls.CALL_END}",
+        named_calls.CALLS_BEGIN,
+        "\n",
+        named_calls.CALLS_END,
+    ),
+    ((named_calls.CALL_BEGIN, "```json"),),
+)
+"""DeepSeek V2.5, V3 and R1."""
+
+DEEPSEEK_V31 = ToolFormat(
+    "deepseek_v31",
+    DEEPSEEK_V3.reader,
+    CallShape(
+        named_calls.CALL_BEGIN,
+        named_calls.SEPARATOR,
+        named_calls.CALL_END,
+        named_calls.CALLS_BEGIN,
+        "",
+        named_calls.CALLS_END,
+    ),
+    ((named_calls.CALL_BEGIN,),),
+)
+"""DeepSeek V3.1."""
+
+QWEN3_CODER = ToolFormat(
+    "qwen3_coder",
+    Form(
+        {
+            "<tool_call>": xml_calls.tagged,
+            named_calls.FUNCTION: xml_calls.untagged,
+        }
+    ),
+    HERMES.shape,
+    (("<function=", "<parameter="),),
+)
+"""Qwen3-Coder: tags around every parameter. Where a grammar enforces calls they are Hermes'."""
 
 TOOL_FORMATS: dict[str, ToolFormat] = {
     form.name: form
     for form in (
+        QWEN3_CODER,
+        MISTRAL_ARGS,
+        MISTRAL,
+        DEEPSEEK_V3,
+        DEEPSEEK_V31,
+        PHI4_MINI,
+        GORILLA,
+        PYTHONIC,
         LLAMA3_JSON,
         HERMES,
+        GEMMA,
     )
 }
 """By name, in the order in which templates are asked for them."""
@@ -80,16 +208,20 @@ THOUGHT_FORMATS: dict[str, ThoughtFormat] = {
 
 
 def has_place_for_tools(template: str | None) -> bool:
-    """Whether a Jinja template does anything with `tools`; if not, `fallback` says them."""
-    return template is not None and "tools" in template
+    """Whether a Jinja template does anything with `tools`; if not, `fallback` says them.
+
+    `messages[0].tools`, which some read, is never set.
+    """
+    return template is not None and _TOOLS.search(template) is not None
+
+
+_TOOLS = re.compile(r"""(?<![\w.'"<_/])tools\b""")
 
 
 def detect_tools(template: str | None) -> ToolFormat:
-    """The format that a Jinja template teaches; Hermes' where it has no place for tools."""
-    if template is None or not has_place_for_tools(template):
-        return FALLBACK
+    """The format that a Jinja template teaches; Hermes' when it is not known to teach any."""
     for form in TOOL_FORMATS.values():
-        if any(all(text in template for text in sign) for sign in form.signs):
+        if template and any(all(text in template for text in sign) for sign in form.signs):
             return form
     return FALLBACK
 
@@ -97,9 +229,8 @@ def detect_tools(template: str | None) -> ToolFormat:
 def tools_by_name(name: str) -> ToolFormat:
     """Raises BadConfig that lists the names."""
     if name not in TOOL_FORMATS:
-        raise BadConfig(
-            f'There is no tool-call parser "{name[:50]}"; use one of: {", ".join(TOOL_FORMATS)}.'
-        )
+        names = ", ".join(sorted(TOOL_FORMATS))
+        raise BadConfig(f'There is no tool-call parser "{name[:50]}"; use one of: {names}.')
     return TOOL_FORMATS[name]
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 
 from mlc_llm.tools.call_reader import CallsParser, Reading
-from mlc_llm.tools.json_scan import is_json_object
+from mlc_llm.tools.json_scan import is_json_object, is_text
 from mlc_llm.tools.source import NotACall, Waits
 
 NAMES = frozenset({"name", "function"})
@@ -28,9 +28,9 @@ def tagged(begin: str, end: str) -> CallsParser:
 
     def parse(reading: Reading) -> Waits[None]:
         yield from reading.expect(begin)
-        yield from _calls(reading)
+        yield from calls(reading)
         if end:
-            yield from _closing(reading, end)
+            yield from reading.closing(end)
 
     return parse
 
@@ -40,7 +40,8 @@ def bare(reading: Reading) -> Waits[None]:
     yield from _objects(reading)
 
 
-def _calls(reading: Reading) -> Waits[None]:
+def calls(reading: Reading) -> Waits[None]:
+    """One object, a list of them, or several with `;` or nothing between."""
     yield from reading.blanks()
     if (yield from reading.literal("[")):
         yield from _listed(reading)
@@ -66,15 +67,6 @@ def _objects(reading: Reading) -> Waits[None]:
         if (yield from reading.literal(";")):
             yield from reading.blanks()
         more = (yield from reading.char()) == "{"
-
-
-def _closing(reading: Reading, end: str) -> Waits[None]:
-    """Take `end` when it comes; what the text ended in the middle of it is dropped."""
-    yield from reading.blanks()
-    if not (yield from reading.literal(end)) and reading.ended:
-        rest = reading.text[reading.at :]
-        if end.startswith(rest):
-            reading.skip(len(rest))
 
 
 def call_object(reading: Reading) -> Waits[None]:
@@ -131,7 +123,7 @@ class _Call:
         first = yield from reading.char()
         if first == '"':
             self._arguments = yield from _string(reading)
-            if not is_json_object(self._arguments):
+            if not is_json_object(self._arguments) or not is_text(self._arguments):
                 raise NotACall
         elif first == "n":
             yield from reading.expect("null")

@@ -178,8 +178,19 @@ class JsonScanner:
             self.done = True
 
 
+def is_json(text: str) -> bool:
+    """Whether all of `text` is one JSON value."""
+    scanner = JsonScanner()
+    text += "\n"
+    end = scanner.scan(text, 0)
+    return scanner.done and text[end:].strip() == ""
+
+
 def is_json_object(text: str) -> bool:
     """Whether all of `text` is one JSON object."""
-    scanner = JsonScanner()
-    end = scanner.scan(text, 0)
-    return text.lstrip().startswith("{") and scanner.done and text[end:].strip() == ""
+    return text.lstrip().startswith("{") and is_json(text)
+
+
+def is_text(text: str) -> bool:
+    """Whether there is no half of a character in it, as JSON's escapes can make them."""
+    return not any("\ud800" <= char <= "\udfff" for char in text)

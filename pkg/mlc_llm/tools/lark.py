@@ -34,10 +34,13 @@ def pattern(text: str) -> str:
     return _META.sub(r"\\\g<0>", text).replace("\n", r"\n")
 
 
-def without(markers: Sequence[str], line_starts: str = "") -> str:
+def without(markers: Sequence[str], line_starts: str, names: Sequence[str]) -> str:
     """A terminal that matches texts that have none of the markers, which are expressions, and no
-    line that begins, after blanks, with a character of the class `line_starts`."""
+    line that begins, after blanks, with a character of the class `line_starts` or with a name and
+    a parenthesis."""
     found = [f"{ANY}({'|'.join(markers)}){ANY}"] if markers else []
-    if line_starts:
-        found.append(rf"({ANY}\n)?[ \t\r]*[{line_starts}]{ANY}")
+    first = [f"[{line_starts}]"] if line_starts else []
+    first += [rf"({'|'.join(names)})\("] if names else []
+    if first:
+        found.append(rf"({ANY}\n)?[ \t\r]*({'|'.join(first)}){ANY}")
     return " & ".join([f"/{ANY}/", *(f"~/{one}/" for one in found)])

@@ -31,7 +31,7 @@ class NotACall(Exception):
 class Source:
     """The text so far; `text[at:]` is what has not been taken."""
 
-    def __init__(self, max_taken: int = MAX_TAKEN) -> None:
+    def __init__(self, max_taken: int) -> None:
         self.text = ""
         self.at = 0
         self.ended = False
@@ -78,10 +78,8 @@ class Source:
 
     def literal(self, word: str) -> Waits[bool]:
         """Take `word` when it comes next; else take nothing."""
-        while not self.text.startswith(word, self.at):
-            if self.ended or not word.startswith(self.text[self.at : self.at + len(word)]):
-                return False
-            yield
+        if not (yield from self.comes(word)):
+            return False
         if self._max_taken - self._num_taken < len(word):
             raise NotACall
         self.take(len(word))
@@ -92,12 +90,21 @@ class Source:
         if not (yield from self.literal(word)):
             raise NotACall
 
-    def one_of(self, *words: str) -> Waits[str]:
-        """Take the first of these that comes next; "" when none does."""
-        for word in words:
-            if (yield from self.literal(word)):
-                return word
-        return ""
+    def comes(self, word: str) -> Waits[bool]:
+        """Whether `word` comes next; takes nothing."""
+        while not self.text.startswith(word, self.at):
+            if self.ended or not word.startswith(self.text[self.at : self.at + len(word)]):
+                return False
+            yield
+        return True
+
+    def closing(self, word: str) -> Waits[None]:
+        """Take `word` after blanks when it comes; drop what the text ended in the middle of it."""
+        yield from self.blanks()
+        if not (yield from self.literal(word)) and self.ended:
+            rest = self.text[self.at :]
+            if word.startswith(rest):
+                self.skip(len(rest))
 
     def blanks(self) -> Waits[str]:
         """Take the blanks and line ends that come next."""

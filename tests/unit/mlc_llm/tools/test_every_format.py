@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlc_llm.tools.events import CallBegins, Content
@@ -36,6 +36,7 @@ def fragments(form: ToolFormat) -> st.SearchStrategy[str]:
 
 
 @FORMATS
+@settings(max_examples=30)
 @given(calls=CALLS, before=st.sampled_from(["", "Let me see.\n\n"]), cuts=CUTS)
 def test_calls_are_read_back_equal_however_they_are_cut(form, calls, before, cuts):
     if before and not form.reader.markers:
@@ -49,6 +50,7 @@ def test_calls_are_read_back_equal_however_they_are_cut(form, calls, before, cut
 
 
 @FORMATS
+@settings(max_examples=30)
 @given(data=st.data(), cuts=CUTS)
 def test_any_chunking_of_any_text_gives_the_same_events(form, data, cuts):
     text = data.draw(fragments(form))
@@ -59,6 +61,7 @@ def test_any_chunking_of_any_text_gives_the_same_events(form, data, cuts):
 
 
 @FORMATS
+@settings(max_examples=30)
 @given(data=st.data())
 def test_text_without_a_call_is_given_exactly_as_it_was_written(form, data):
     text = data.draw(fragments(form))
@@ -68,6 +71,7 @@ def test_text_without_a_call_is_given_exactly_as_it_was_written(form, data):
 
 
 @FORMATS
+@settings(max_examples=30)
 @given(calls=CALLS, size=st.integers(0, 10_000), cuts=CUTS)
 def test_a_text_that_is_cut_off_has_whole_calls_and_the_rest_as_content(form, calls, size, cuts):
     text = write_calls(form.shape, [(name, json.dumps(given)) for name, given in calls])
