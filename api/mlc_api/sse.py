@@ -99,14 +99,19 @@ class EventWriter:
 
     def _whole(self, delta: Delta) -> bytes:
         chunks = self._chunks.add((delta,))
-        if chunks:
+        if chunks and self._frames:
             choice = (delta.request_id, delta.index)
             self._open_frames[choice] = self._frames[choice]
         return b"".join([event(chunk) for chunk in chunks])
 
 
 def _frames(answer: Answer, chunks: type[Chunks[Any]]) -> dict[tuple[str, int], _Frame]:
-    """Cuts the events of a sample at its text, so that they cannot differ from real chunks."""
+    """Cuts the events of a sample at its text, so that they cannot differ from real chunks.
+
+    None for an answer that is read for thoughts and calls: its chunks are not one text each.
+    """
+    if answer.reading is not None:
+        return {}
     sample = chunks(answer)
     marker = secrets.token_hex(16)
     quoted = _encode(marker)

@@ -64,6 +64,7 @@ from mlc_workers.scheduler.scheduler import Scheduler
 
 WARM_TOKENS = PAGE_SIZE
 WARM_STEPS = 3
+MAX_TABLES = 8
 
 
 class ModelTexts:
@@ -72,17 +73,28 @@ class ModelTexts:
     def __init__(self, table: TokenTable) -> None:
         self._table = table
         self._complete: TokenTable | None = None
+        self._with: dict[tuple[int, ...], TokenTable] = {}
+        """By the special tokens that show; a model has few sets of them."""
 
     def open(self, generation: GenerationConfig) -> TextStream:
         table = self._table
         if generation.show_special_tokens:
             table = self._complete = self._complete or table.with_special_tokens()
+        elif generation.shown_tokens:
+            table = self._showing(generation.shown_tokens)
         return TextStream(
             table,
             generation.stop_strs,
             continues=generation.continues or generation.grammar is not None,
             keep_stop_str=generation.keep_stop_str,
         )
+
+    def _showing(self, shown: tuple[int, ...]) -> TokenTable:
+        if shown not in self._with:
+            if len(self._with) >= MAX_TABLES:
+                self._with.clear()
+            self._with[shown] = self._table.with_special_tokens(shown)
+        return self._with[shown]
 
     def bytes_of(self, token_id: int) -> bytes:
         return self._table.bytes_of(token_id)

@@ -1,6 +1,7 @@
 """Which template a model is chatted with. In this order:
 
-1. an MLC folder's `conv_template`: its stop strings and token ids belong to it
+1. an MLC folder's `conv_template`: its stop strings and token ids belong to it; what has tools in
+   it is rendered by 2, when there is one and the `conv_template` has no place for tools
 2. the model's own Jinja template (`chat_template`)
 3. one line per message, for base models (`plain`)
 """
@@ -20,7 +21,14 @@ def choose_template(folder: ModelFolder, bos_token_id: int | None) -> ChatTempla
     Raises BadModel when the template that comes first cannot be used.
     """
     if folder.conv_template is not None:
-        return MlcTemplate(folder.conv_template)
-    if folder.chat_template is not None:
-        return JinjaTemplate(folder.chat_template, folder.tokenizer_config)
+        return MlcTemplate(folder.conv_template, _jinja(folder))
+    jinja = _jinja(folder)
+    if jinja is not None:
+        return jinja
     return PlainTemplate(bos_token_id)
+
+
+def _jinja(folder: ModelFolder) -> JinjaTemplate | None:
+    if folder.chat_template is None:
+        return None
+    return JinjaTemplate(folder.chat_template, folder.tokenizer_config, folder.tool_use_template)

@@ -25,6 +25,8 @@ class PlainTemplate:
 
     stop_strs: tuple[str, ...] = ("\nuser:",)
     stop_token_ids: tuple[int, ...] = ()
+    writes_tools = False
+    writes_calls = False
 
     def __init__(self, bos_token_id: int | None) -> None:
         """`bos_token_id` begins the prompt, for models that are used to one."""

@@ -31,16 +31,21 @@ class Turn(Struct, frozen=True, kw_only=True):
     name: str | None = None
     tool_calls: tuple[TurnCall, ...] = ()
     tool_call_id: str | None = None
+    reasoning: str | None = None
+    """What the assistant thought before its content."""
 
 
 class RenderOptions(Struct, frozen=True, kw_only=True):
-    """How a prompt is to end, and what more a Jinja template is told."""
+    """How a prompt is to end, and what more a template is told."""
 
     begin_answer: bool = True
     """Whether the prompt ends with the beginning of the assistant's next message."""
     continue_last: bool = False
     """Whether it ends inside the last message, right after its content; wins."""
     variables: Mapping[str, Any] = {}
+    tools: Sequence[Mapping[str, Any]] = ()
+    """The tools as the request has them: {"type": "function", "function": {"name": ...}}."""
+    documents: Sequence[Mapping[str, Any]] = ()
 
 
 DEFAULT_OPTIONS = RenderOptions()
@@ -57,6 +62,16 @@ class ChatTemplate(Protocol):
     @property
     def stop_token_ids(self) -> tuple[int, ...]:
         """Tokens at which the assistant's message ends, beside the model's own end tokens."""
+        ...
+
+    @property
+    def writes_tools(self) -> bool:
+        """Whether it has a place for the tools of a request."""
+        ...
+
+    @property
+    def writes_calls(self) -> bool:
+        """Whether it can write calls of tools and their results in the conversation so far."""
         ...
 
     def render(

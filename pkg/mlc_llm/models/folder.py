@@ -28,6 +28,10 @@ MAX_STOPS = 100
 """Token ids, and strings, that a model may end answers with; a request adds its own to them."""
 
 
+TOOL_USE = "tool_use"
+"""Hugging Face's name of a model's template for requests with tools."""
+
+
 class GenerationDefaults(Struct, frozen=True, kw_only=True):
     """Sampling the model's authors recommend; used for fields a request leaves unset."""
 
@@ -56,6 +60,8 @@ class ModelFolder(Struct, frozen=True, kw_only=True):
     eos_token_ids: tuple[int, ...]
     chat_template: str | None
     """Jinja source from chat_template.jinja or tokenizer_config.json."""
+    tool_use_template: str | None = None
+    """The one for requests with tools, of models that have several."""
     conv_template: dict[str, Any] | None
     """MLC's conversation template, from mlc-chat-config.json."""
     tokenizer_config: dict[str, Any]
@@ -122,6 +128,7 @@ def _open_huggingface(path: Path, config: Path) -> ModelFolder:
         bos_token_id=next(iter(_token_ids(bos, architecture)), None),
         eos_token_ids=_ends(path, eos, architecture),
         chat_template=_chat_template(path, tokenizer_config),
+        tool_use_template=_tool_use_template(path, tokenizer_config),
         conv_template=None,
         tokenizer_config=tokenizer_config,
         context_window_size=architecture.context_window_size,
@@ -144,6 +151,7 @@ def _open_mlc(path: Path, config_path: Path) -> ModelFolder:
         bos_token_id=next(iter(_token_ids(config.bos_token_id, architecture)), None),
         eos_token_ids=_ends(path, [*_as_list(config.eos_token_id), *stops], architecture),
         chat_template=_chat_template(path, tokenizer_config),
+        tool_use_template=_tool_use_template(path, tokenizer_config),
         conv_template=conv_template,
         tokenizer_config=tokenizer_config,
         context_window_size=min(window, architecture.context_window_size),
@@ -218,12 +226,29 @@ def _stop_token_ids(conv_template: dict[str, Any] | None, path: Path) -> list[in
 def _chat_template(path: Path, tokenizer_config: dict[str, Any]) -> str | None:
     file = path / "chat_template.jinja"
     if file.is_file():
-        try:
-            return read_bytes(file, MEBIBYTE).decode()
-        except UnicodeDecodeError:
-            raise BadModel(f"{file}: is not UTF-8 text") from None
-    config_path = path / "tokenizer_config.json"
-    template = convert(tokenizer_config, _Templates, config_path).chat_template
+        return _read_template(file)
+    template = _templates(path, tokenizer_config)
     if isinstance(template, list):
         return next((named.template for named in template if named.name == "default"), None)
     return template
+
+
+def _tool_use_template(path: Path, tokenizer_config: dict[str, Any]) -> str | None:
+    file = path / "additional_chat_templates" / f"{TOOL_USE}.jinja"
+    if file.is_file():
+        return _read_template(file)
+    template = _templates(path, tokenizer_config)
+    if not isinstance(template, list):
+        return None
+    return next((named.template for named in template if named.name == TOOL_USE), None)
+
+
+def _templates(path: Path, tokenizer_config: dict[str, Any]) -> str | list[_NamedTemplate] | None:
+    return convert(tokenizer_config, _Templates, path / "tokenizer_config.json").chat_template
+
+
+def _read_template(file: Path) -> str:
+    try:
+        return read_bytes(file, MEBIBYTE).decode()
+    except UnicodeDecodeError:
+        raise BadModel(f"{file}: is not UTF-8 text") from None

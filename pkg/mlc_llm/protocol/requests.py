@@ -55,6 +55,10 @@ class ChatMessage(Struct, frozen=True, kw_only=True):
     name: str | None = None
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
+    reasoning_content: str | None = None
+    """What the assistant thought; most templates leave it out of earlier turns."""
+    reasoning: str | None = None
+    """Another name of `reasoning_content`."""
 
 
 class StreamOptions(Struct, frozen=True, kw_only=True):
@@ -149,7 +153,19 @@ class ChatCompletionRequest(GenerationFields, frozen=True, kw_only=True):
     max_completion_tokens: int | None = None
     """OpenAI's newer name of `max_tokens`; wins when both are given."""
     tools: list[dict[str, Any]] | None = None
+    """Functions the model may call."""
     tool_choice: str | dict[str, Any] | None = None
+    """none, auto, required, a function by its name, or allowed_tools."""
+    parallel_tool_calls: bool | None = None
+    """Whether one answer may hold several calls; default true."""
+    reasoning_effort: str | None = None
+    """none, minimal, low, medium, high, xhigh or max; what it does is the template's business."""
+    thinking_token_budget: int | None = None
+    """Most tokens of the model's thoughts; then they are ended."""
+    include_reasoning: bool | None = None
+    """Whether thoughts are in the answer; default true."""
+    documents: list[dict[str, Any]] | None = None
+    """Texts that templates for retrieval put into the prompt."""
     add_generation_prompt: bool | None = None
     """Whether the prompt ends with the beginning of the assistant's message; default true."""
     continue_final_message: bool | None = None

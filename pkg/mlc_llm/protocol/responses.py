@@ -115,8 +115,8 @@ class ChatFunctionCall(Object, frozen=True):
     """Which function the model calls, and with what."""
 
     name: str
-    arguments: str
-    """JSON, as the model wrote it."""
+    arguments: str | dict[str, Any]
+    """JSON, as the model wrote it; the object itself where the server was told so."""
 
 
 class ChatToolCall(Object, frozen=True):
@@ -127,20 +127,43 @@ class ChatToolCall(Object, frozen=True):
     function: ChatFunctionCall
 
 
+class ChatFunctionCallDelta(Object, frozen=True):
+    """What a chunk adds to a call."""
+
+    name: str | None = None
+    arguments: str | None = None
+    """More of the JSON."""
+
+
+class ChatToolCallDelta(Object, frozen=True):
+    """News of one call: first its id and name, then its arguments bit by bit."""
+
+    index: int
+    """Which of the message's calls."""
+    function: ChatFunctionCallDelta
+    id: str | None = None
+    type: Literal["function"] | None = None
+
+
 class ChatCompletionMessage(Object, frozen=True):
     """What the model answered."""
 
     content: str | None
+    """null when the message is only calls of tools."""
     role: Literal["assistant"]
     refusal: None
     tool_calls: list[ChatToolCall] | None = None
+    reasoning_content: str | None = None
+    """What the model thought before it answered."""
+    reasoning: str | None = None
+    """The same, by its other name."""
 
 
 class ChatCompletionResponseChoice(Object, frozen=True):
     """One of the n answers."""
 
     finish_reason: str
-    """stop, length, or abort."""
+    """stop, length, tool_calls, or abort."""
     index: int
     message: ChatCompletionMessage
     logprobs: LogProbs | None
@@ -166,7 +189,11 @@ class ChatCompletionDelta(Object, frozen=True):
     content: str
     role: Literal["assistant"] | None = None
     """In the first chunk of a choice."""
-    tool_calls: list[ChatToolCall] | None = None
+    tool_calls: list[ChatToolCallDelta] | None = None
+    reasoning_content: str | None = None
+    """More of what the model thinks."""
+    reasoning: str | None = None
+    """The same, by its other name."""
 
 
 class ChatCompletionStreamResponseChoice(Object, frozen=True):

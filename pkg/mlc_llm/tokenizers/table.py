@@ -82,11 +82,12 @@ class TokenTable(Struct, frozen=True):
     def __len__(self) -> int:
         return len(self.texts)
 
-    def with_special_tokens(self) -> TokenTable:
-        """A table in which special tokens show as text, by name."""
+    def with_special_tokens(self, shown: Iterable[int] | None = None) -> TokenTable:
+        """A table in which special tokens, or those of them in `shown`, are text, by name."""
         texts = self.texts.copy()
-        for token_id, name in self.special.items():
-            texts[token_id] = name.decode()
+        for token_id in self.special if shown is None else shown:
+            if token_id in self.special:
+                texts[token_id] = self.special[token_id].decode()
         return TokenTable(texts, self.fragments, self.special, self.rules)
 
     def bytes_of(self, token_id: int) -> bytes:

@@ -2,20 +2,24 @@
 
 Pure. One chunk speaks of one choice. The first of a choice names the role (chat) or repeats the
 prompt (completions with echo), the last carries the reason why it ended; a delta that says nothing
-makes none. With `Answer.include_usage` one more chunk, without choices, ends the stream.
+makes none. Where the answer is read for thoughts and calls, each part that a delta makes certain is
+a chunk of its own, and so is the end. With `Answer.include_usage` one more chunk, without choices,
+ends the stream.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar, assert_never
 
 from mlc_llm.protocol.messages import Delta, Finished, PromptToken, TokenLogprob
 from mlc_llm.protocol.responses import (
     ChatCompletionDelta,
     ChatCompletionStreamResponse,
     ChatCompletionStreamResponseChoice,
+    ChatFunctionCallDelta,
+    ChatToolCallDelta,
     CompletionStreamResponse,
     CompletionStreamResponseChoice,
     UsageInfo,
@@ -25,9 +29,19 @@ from mlc_llm.serve.answer.delta import (
     FINISH_REASONS,
     Answer,
     chat_logprobs,
+    reason_of,
     usage_of,
 )
 from mlc_llm.serve.answer.prompt_logprobs import PromptReadings, begin_offsets, completion_logprobs
+from mlc_llm.serve.answer.reading import (
+    Arguments,
+    Call,
+    ChoiceReader,
+    Part,
+    Reading,
+    Reasoning,
+    Text,
+)
 from mlc_llm.serve.answer.text_offsets import TextOffsets
 
 ChunkT = TypeVar("ChunkT", ChatCompletionStreamResponse, CompletionStreamResponse)
@@ -48,15 +62,20 @@ class Chunks(ABC, Generic[ChunkT]):
         for delta in deltas:
             self._prompts.add(delta)
         chunks = [
-            self._delta(delta)
+            chunk
             for delta in deltas
             if delta.text or delta.logprobs or delta.finish_reason is not None
+            for chunk in self._delta(delta)
         ]
         for end in finished:
             self._finished.append(end)
             chunks += self._abandoned(end)
         if self.answer.include_usage and finished and self.done:
-            usage = usage_of(self._finished, with_extra=self.answer.with_extra)
+            usage = usage_of(
+                self._finished,
+                with_extra=self.answer.with_extra,
+                reasoning_tokens=self._reasoning_tokens(),
+            )
             chunks.append(self._usage(usage))
         return chunks
 
@@ -65,19 +84,25 @@ class Chunks(ABC, Generic[ChunkT]):
         """Whether every prompt has ended, so that no further chunk will come."""
         return len(self._finished) == len(self.answer.request_ids)
 
-    def _delta(self, delta: Delta) -> ChunkT:
+    def _delta(self, delta: Delta) -> list[ChunkT]:
         choice = self.answer.choice_of(delta)
         reason = None
         if delta.finish_reason is not None:
             reason = FINISH_REASONS[delta.finish_reason]
             self._ended.add(choice)
-        return self._chunk(choice, delta.text, reason, delta.logprobs)
+        return [self._chunk(choice, delta.text, reason, delta.logprobs)]
 
     def _abandoned(self, end: Finished) -> list[ChunkT]:
         """Last chunks of the choices that the engine gave up without a last delta."""
         choices = [c for c in self.answer.choices_of(end.request_id) if c not in self._ended]
         self._ended.update(choices)
-        return [self._chunk(choice, "", ABORTED, ()) for choice in choices]
+        return [chunk for choice in choices for chunk in self._given_up(choice)]
+
+    def _given_up(self, choice: int) -> list[ChunkT]:
+        return [self._chunk(choice, "", ABORTED, ())]
+
+    def _reasoning_tokens(self) -> int:
+        return 0
 
     def _begins(self, choice: int) -> bool:
         """Whether this is the first chunk of the choice; asked once per chunk."""
@@ -97,15 +122,68 @@ class Chunks(ABC, Generic[ChunkT]):
 class ChatChunks(Chunks[ChatCompletionStreamResponse]):
     """Chunks of a chat answer."""
 
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer)
+        self._readers: dict[int, ChoiceReader] = {}
+        self._unsaid: dict[int, tuple[TokenLogprob, ...]] = {}
+        """Log-probabilities of tokens whose text a reader withholds."""
+
+    def _delta(self, delta: Delta) -> list[ChatCompletionStreamResponse]:
+        if self.answer.reading is None:
+            return super()._delta(delta)
+        choice = self.answer.choice_of(delta)
+        reader = self._reader(choice, self.answer.reading)
+        parts = reader.feed(delta)
+        self._unsaid[choice] = self._unsaid.get(choice, ()) + delta.logprobs
+        chunks = [self._part(choice, part) for part in parts]
+        if delta.finish_reason is not None:
+            self._ended.add(choice)
+            reason = reason_of(delta.finish_reason, reader.num_ended_calls)
+            chunks.append(self._chunk(choice, "", reason, self._take_unsaid(choice)))
+        return chunks
+
+    def _given_up(self, choice: int) -> list[ChatCompletionStreamResponse]:
+        """The reader may withhold some text of an answer that nobody ended."""
+        reader = self._readers.get(choice)
+        parts = reader.finish() if reader is not None else []
+        chunks = [self._part(choice, part) for part in parts]
+        return [*chunks, self._chunk(choice, "", ABORTED, self._take_unsaid(choice))]
+
+    def _reader(self, choice: int, reading: Reading) -> ChoiceReader:
+        reader = self._readers.get(choice)
+        if reader is None:
+            reader = ChoiceReader(reading, self.answer.id, choice, whole=False)
+            self._readers[choice] = reader
+        return reader
+
+    def _reasoning_tokens(self) -> int:
+        return sum(reader.num_reasoning_tokens for reader in self._readers.values())
+
+    def _take_unsaid(self, choice: int) -> tuple[TokenLogprob, ...]:
+        return self._unsaid.pop(choice, ())
+
     def _chunk(
         self, choice: int, text: str, reason: str | None, logprobs: tuple[TokenLogprob, ...]
+    ) -> ChatCompletionStreamResponse:
+        role: Literal["assistant"] | None = "assistant" if self._begins(choice) else None
+        delta = ChatCompletionDelta(content=text, role=role)
+        return self._news(choice, delta, reason, logprobs)
+
+    def _part(self, choice: int, part: Part) -> ChatCompletionStreamResponse:
+        role: Literal["assistant"] | None = "assistant" if self._begins(choice) else None
+        return self._news(choice, delta_of(part, role), None, self._take_unsaid(choice))
+
+    def _news(
+        self,
+        choice: int,
+        delta: ChatCompletionDelta,
+        reason: str | None,
+        logprobs: tuple[TokenLogprob, ...],
     ) -> ChatCompletionStreamResponse:
         news = ChatCompletionStreamResponseChoice(
             finish_reason=reason,
             index=choice,
-            delta=ChatCompletionDelta(
-                content=text, role="assistant" if self._begins(choice) else None
-            ),
+            delta=delta,
             logprobs=chat_logprobs(logprobs) if logprobs and self.answer.logprobs else None,
         )
         return self._response([news], None)
@@ -125,6 +203,29 @@ class ChatChunks(Chunks[ChatCompletionStreamResponse]):
             object="chat.completion.chunk",
             usage=usage,
         )
+
+
+def delta_of(part: Part, role: Literal["assistant"] | None) -> ChatCompletionDelta:
+    """A part of a message as OpenAI streams it."""
+    match part:
+        case Text(text=text):
+            return ChatCompletionDelta(content=text, role=role)
+        case Reasoning(text=text):
+            return ChatCompletionDelta(
+                content="", role=role, reasoning_content=text, reasoning=text
+            )
+        case Call(index=index, id=call_id, name=name):
+            call = ChatToolCallDelta(
+                index=index,
+                id=call_id,
+                type="function",
+                function=ChatFunctionCallDelta(name=name, arguments=""),
+            )
+        case Arguments(index=index, text=text):
+            call = ChatToolCallDelta(index=index, function=ChatFunctionCallDelta(arguments=text))
+        case _:
+            assert_never(part)
+    return ChatCompletionDelta(content="", role=role, tool_calls=[call])
 
 
 class CompletionChunks(Chunks[CompletionStreamResponse]):

@@ -18,6 +18,7 @@ from mlc_llm.protocol.responses import (
     TopLogProbs,
     UsageInfo,
 )
+from mlc_llm.serve.answer.reading import Reading
 from mlc_llm.serve.answer.text_offsets import token_text
 
 FINISH_REASONS = {
@@ -27,6 +28,9 @@ FINISH_REASONS = {
     FinishReason.ERROR: "error",
 }
 """How a reason is called in a response."""
+
+TOOL_CALLS = "tool_calls"
+"""The reason of a choice that ended by itself and calls tools."""
 
 ABORTED = FINISH_REASONS[FinishReason.ABORT]
 """The reason of a choice that the engine never ended: the request was given up."""
@@ -54,6 +58,8 @@ class Answer(Struct, frozen=True, kw_only=True):
     """Whether a stream ends with a chunk that carries the usage."""
     with_extra: bool = False
     """Whether the usage carries times and rates."""
+    reading: Reading | None = None
+    """How a chat's text is read for thoughts and calls; None: it is all content."""
 
     @property
     def num_choices(self) -> int:
@@ -91,7 +97,14 @@ def chat_logprobs(tokens: Iterable[TokenLogprob]) -> LogProbs:
     return LogProbs(content=content, refusal=None)
 
 
-def usage_of(finished: Iterable[Finished], *, with_extra: bool) -> UsageInfo:
+def reason_of(reason: FinishReason, num_calls: int) -> str:
+    """How an end is called in a response: by its reason, or by the calls that it came with."""
+    return TOOL_CALLS if num_calls and reason is FinishReason.STOP else FINISH_REASONS[reason]
+
+
+def usage_of(
+    finished: Iterable[Finished], *, with_extra: bool, reasoning_tokens: int = 0
+) -> UsageInfo:
     """Tokens of all prompts and choices together; times are those of the slowest prompt."""
     finished = tuple(finished)
     prompt = sum(f.prompt_tokens for f in finished)
@@ -103,7 +116,9 @@ def usage_of(finished: Iterable[Finished], *, with_extra: bool) -> UsageInfo:
         total_tokens=prompt + completion,
         prompt_tokens_details=PromptTokensDetails(cached_tokens=cached),
         completion_tokens_details=CompletionTokensDetails(
-            reasoning_tokens=0, accepted_prediction_tokens=0, rejected_prediction_tokens=0
+            reasoning_tokens=reasoning_tokens,
+            accepted_prediction_tokens=0,
+            rejected_prediction_tokens=0,
         ),
         extra=_extra(finished, prompt, completion, cached) if with_extra else None,
     )

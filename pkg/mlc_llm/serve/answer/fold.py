@@ -8,21 +8,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Literal
+
+import msgspec
 
 from mlc_llm.protocol.messages import Delta, Finished, TokenLogprob
 from mlc_llm.protocol.responses import (
     ChatCompletionMessage,
     ChatCompletionResponse,
     ChatCompletionResponseChoice,
+    ChatFunctionCall,
+    ChatToolCall,
     CompletionResponse,
     CompletionResponseChoice,
     PromptLogprobs,
 )
 from mlc_llm.serve.answer.delta import (
     ABORTED,
-    FINISH_REASONS,
     Answer,
     chat_logprobs,
+    reason_of,
     usage_of,
 )
 from mlc_llm.serve.answer.prompt_logprobs import (
@@ -31,6 +36,7 @@ from mlc_llm.serve.answer.prompt_logprobs import (
     completion_logprobs,
     prompt_logprobs,
 )
+from mlc_llm.serve.answer.reading import ChoiceReader, Message
 
 
 class _Choice:
@@ -40,12 +46,54 @@ class _Choice:
         self.texts: list[str] = []
         self.logprobs: list[TokenLogprob] = []
         self.finish_reason = ABORTED
+        self._reader: ChoiceReader | None = None
+        self._message = Message()
+
+    def read_by(self, reader: ChoiceReader) -> None:
+        """Read the text for thoughts and calls."""
+        self._reader = reader
 
     def add(self, delta: Delta) -> None:
         self.texts.append(delta.text)
         self.logprobs += delta.logprobs
+        if self._reader is not None:
+            for part in self._reader.feed(delta):
+                self._message.add(part)
         if delta.finish_reason is not None:
-            self.finish_reason = FINISH_REASONS[delta.finish_reason]
+            num_calls = self._reader.num_ended_calls if self._reader is not None else 0
+            self.finish_reason = reason_of(delta.finish_reason, num_calls)
+
+    def message(self, arguments: Literal["string", "object"]) -> ChatCompletionMessage:
+        """The chat message that was said."""
+        if self._reader is None:
+            return ChatCompletionMessage(content=self.text, role="assistant", refusal=None)
+        if self.finish_reason == ABORTED:
+            for part in self._reader.finish():
+                self._message.add(part)
+        said = self._message
+        calls = [
+            ChatToolCall(
+                id=call.id,
+                type="function",
+                function=ChatFunctionCall(
+                    name=call.name,
+                    arguments=msgspec.json.decode(text) if arguments == "object" else text,
+                ),
+            )
+            for call, text in said.calls
+        ]
+        return ChatCompletionMessage(
+            content=said.content or (None if calls else ""),
+            role="assistant",
+            refusal=None,
+            tool_calls=calls or None,
+            reasoning_content=said.reasoning or None,
+            reasoning=said.reasoning or None,
+        )
+
+    @property
+    def num_reasoning_tokens(self) -> int:
+        return self._reader.num_reasoning_tokens if self._reader is not None else 0
 
     @property
     def text(self) -> str:
@@ -64,6 +112,9 @@ class Fold:
     def __init__(self, answer: Answer) -> None:
         self.answer = answer
         self._choices = [_Choice() for _ in range(answer.num_choices)]
+        if answer.reading is not None:
+            for index, choice in enumerate(self._choices):
+                choice.read_by(ChoiceReader(answer.reading, answer.id, index, whole=True))
         self._prompts = PromptReadings()
         self._finished: list[Finished] = []
 
@@ -77,15 +128,14 @@ class Fold:
     def chat(self) -> ChatCompletionResponse:
         """The chat answer; a choice that never ended was aborted."""
         answer = self.answer
+        arguments = answer.reading.arguments if answer.reading is not None else "string"
         return ChatCompletionResponse(
             id=answer.id,
             choices=[
                 ChatCompletionResponseChoice(
                     finish_reason=choice.finish_reason,
                     index=index,
-                    message=ChatCompletionMessage(
-                        content=choice.text, role="assistant", refusal=None
-                    ),
+                    message=choice.message(arguments),
                     logprobs=chat_logprobs(choice.logprobs) if answer.logprobs else None,
                 )
                 for index, choice in enumerate(self._choices)
@@ -94,7 +144,11 @@ class Fold:
             model=answer.model,
             system_fingerprint="",
             object="chat.completion",
-            usage=usage_of(self._finished, with_extra=answer.with_extra),
+            usage=usage_of(
+                self._finished,
+                with_extra=answer.with_extra,
+                reasoning_tokens=sum(choice.num_reasoning_tokens for choice in self._choices),
+            ),
             prompt_logprobs=self._prompt_logprobs(answer.request_ids[0]),
         )
 

@@ -12,6 +12,9 @@ from mlc_llm.errors import BadRequest
 from mlc_llm.protocol.requests import ChatCompletionRequest, CompletionRequest
 
 MAX_BEST_OF = 128
+MAX_INTEGER = (1 << 63) - 1
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+"""OpenAI's words for how much to think."""
 RESERVED_VARIABLES = frozenset({"messages", "tools", "documents", "add_generation_prompt"})
 """Variables of a chat template that have request fields of their own, or none."""
 
@@ -40,6 +43,26 @@ def check_text_only(request: ChatCompletionRequest) -> None:
         raise BadRequest(reason, param="function_call")
 
 
+def check_thinking(request: ChatCompletionRequest) -> None:
+    """How much to think must be said in known words. Raises BadRequest."""
+    effort, budget = request.reasoning_effort, request.thinking_token_budget
+    if effort is not None and effort not in EFFORTS:
+        reason = f"`reasoning_effort` must be one of {', '.join(EFFORTS)}."
+        raise BadRequest(reason, param="reasoning_effort")
+    if budget is not None and not 0 <= budget <= MAX_INTEGER:
+        reason = "`thinking_token_budget` must be at least 0 and an integer of 64 bits."
+        raise BadRequest(reason, param="thinking_token_budget")
+
+
+def _thinking_variables(request: ChatCompletionRequest) -> dict[str, object]:
+    """The switches that templates have for thinking."""
+    effort = request.reasoning_effort
+    if effort is None:
+        return {}
+    thinks = effort != "none"
+    return {"reasoning_effort": effort, "enable_thinking": thinks, "thinking": thinks}
+
+
 def render_options(request: ChatCompletionRequest) -> RenderOptions:
     """How the prompt ends. Raises BadRequest for endings that contradict each other."""
     continues = bool(request.continue_final_message)
@@ -58,7 +81,8 @@ def render_options(request: ChatCompletionRequest) -> RenderOptions:
     return RenderOptions(
         begin_answer=request.add_generation_prompt is not False,
         continue_last=continues,
-        variables=variables,
+        variables={**_thinking_variables(request), **variables},
+        documents=request.documents or (),
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from mlc_llm.conversation_template.choose import choose_template
 from mlc_llm.conversation_template.prompt import ChatTemplate, Piece
@@ -21,9 +22,18 @@ from mlc_llm.protocol.generation import GenerationConfig
 from mlc_llm.protocol.messages import Ready, Submit
 from mlc_llm.protocol.requests import ChatCompletionRequest, CompletionRequest
 from mlc_llm.serve.answer.delta import Answer
-from mlc_llm.serve.request.fields import render_options, truncated, with_suffix
+from mlc_llm.serve.request.fields import truncated, with_suffix
 from mlc_llm.serve.request.model_name import check_model_name
-from mlc_llm.serve.request.turns import turns_of
+from mlc_llm.serve.request.reading import (
+    DEFAULT_PARSERS,
+    Formats,
+    Parsers,
+    formats_of,
+    held_to,
+    with_held,
+)
+from mlc_llm.serve.request.rendering import render
+from mlc_llm.serve.request.tools import ToolUse, tool_use
 from mlc_llm.serve.request.validate import check_chat, check_token, generation_config
 from mlc_llm.tokenizers.tokenizer import Tokenizer, check_text
 
@@ -32,6 +42,8 @@ MAX_TOTAL_CHOICES = 2048
 """Prompts times n."""
 MAX_READINGS = 1 << 20
 """Log-probabilities that one answer reports of its prompts."""
+PROMPT_END = 256
+"""Characters at the end of a prompt that may say where the answer begins."""
 
 
 class ServedModel(Struct, frozen=True):
@@ -42,17 +54,18 @@ class ServedModel(Struct, frozen=True):
     folder: ModelFolder
     tokenizer: Tokenizer
     template: ChatTemplate
+    formats: Formats
 
     @classmethod
-    def load(cls, path: Path, name: str) -> ServedModel:
-        """Open the model folder at `path`. Raises BadModel."""
+    def load(cls, path: Path, name: str, parsers: Parsers = DEFAULT_PARSERS) -> ServedModel:
+        """Open the model folder at `path`. Raises BadModel, BadConfig for unknown parsers."""
         folder = open_folder(path)
         tokenizer = Tokenizer.load(path, folder.tokenizer_config, folder.bos_token_id)
         template = choose_template(folder, tokenizer.bos_token_id)
         outside = [i for i in template.stop_token_ids if i >= folder.architecture.vocab_size]
         if outside:
             raise BadModel(f"{path}: conv_template stops at tokens {outside}, which do not exist.")
-        return cls(name, folder, tokenizer, template)
+        return cls(name, folder, tokenizer, template, formats_of(folder, parsers))
 
     def check_name(self, model: str | None) -> None:
         """Accept what this model answers to. Raises ModelNotFound."""
@@ -81,10 +94,15 @@ async def prepare_chat(
 ) -> Prepared:
     """Raises BadRequest, ModelNotFound or PromptTooLong; changes nothing."""
     model.check_name(request.model)
+    check_chat(request)
+    uses = tool_use(request)
     generation = _generation(request, model, ready)
-    ids = await chat_ids(request, model, ready)
+    ids, prompt_end = await _chat_prompt(request, uses, model, ready)
     check_fit(ids, ready, "messages")
-    return _prepared(request, model, request_id, generation, [ids], (), with_extra=with_extra)
+    held = held_to(request, model.formats, uses, prompt_end, model.tokenizer)
+    generation = with_held(generation, held)
+    prepared = _prepared(request, model, request_id, generation, [ids], (), with_extra=with_extra)
+    return replace(prepared, answer=replace(prepared.answer, reading=held.reading))
 
 
 async def prepare_completion(
@@ -133,28 +151,37 @@ async def chat_pieces(
     request: ChatCompletionRequest, model: ServedModel, ready: Ready
 ) -> list[Piece]:
     """What the chat template makes of the messages. Raises BadRequest."""
-    return await asyncio.to_thread(_render, request, model, ready.max_single_sequence_length)
+    check_chat(request)
+    uses = tool_use(request)
+    limit = ready.max_single_sequence_length
+    return await asyncio.to_thread(render, request, model.template, uses, limit)
 
 
 async def chat_ids(request: ChatCompletionRequest, model: ServedModel, ready: Ready) -> list[int]:
     """The prompt of a chat request. Raises BadRequest or PromptTooLong."""
+    check_chat(request)
+    ids, _ = await _chat_prompt(request, tool_use(request), model, ready)
+    return ids
+
+
+async def _chat_prompt(
+    request: ChatCompletionRequest, uses: ToolUse | None, model: ServedModel, ready: Ready
+) -> tuple[list[int], str]:
+    """The prompt and the text at its end."""
     limit = ready.max_single_sequence_length
 
-    def render_and_tokenize() -> list[int]:
-        return _tokenized(_render(request, model, limit), model.tokenizer, limit)
+    def render_and_tokenize() -> tuple[list[int], str]:
+        pieces = render(request, model.template, uses, limit)
+        end = pieces[-1] if pieces else ""
+        ids = _tokenized(pieces, model.tokenizer, limit)
+        return ids, end[-PROMPT_END:] if isinstance(end, str) else ""
 
     # a template may take its time, whatever the length of the messages
-    ids = await asyncio.to_thread(render_and_tokenize)
+    ids, end = await asyncio.to_thread(render_and_tokenize)
     begin = model.tokenizer.bos_token_id
     if request.add_special_tokens and begin is not None and ids[:1] != [begin]:
         ids = [begin, *ids]
-    return list(truncated(ids, request.truncate_prompt_tokens, _room(ready)))
-
-
-def _render(request: ChatCompletionRequest, model: ServedModel, max_tokens: int) -> list[Piece]:
-    check_chat(request)
-    turns = turns_of(request.messages, max_tokens)
-    return model.template.render(turns, render_options(request))
+    return list(truncated(ids, request.truncate_prompt_tokens, _room(ready))), end
 
 
 def _tokenized(pieces: Sequence[Piece], tokenizer: Tokenizer, max_tokens: int) -> list[int]:

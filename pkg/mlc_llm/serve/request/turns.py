@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -26,8 +27,19 @@ def turns_of(messages: list[ChatMessage], max_tokens: int) -> list[Turn]:
         reason = f"`messages` must be at most {MAX_PARTS} messages, content parts and tool calls."
         raise BadRequest(reason, param="messages")
     turns = [_turn(message, f"messages.{index}") for index, message in enumerate(messages)]
-    check_text("".join(turn.content or "" for turn in turns), max_tokens, "messages")
+    check_text("".join(_texts(messages, turns)), max_tokens, "messages")
     return turns
+
+
+def _texts(messages: Sequence[ChatMessage], turns: Sequence[Turn]) -> Iterator[str]:
+    """All that a template may write."""
+    for message, turn in zip(messages, turns, strict=True):
+        yield turn.content or ""
+        yield turn.reasoning or ""
+        for call in message.tool_calls or ():
+            yield call.function.name
+            if isinstance(call.function.arguments, str):
+                yield call.function.arguments
 
 
 def _turn(message: ChatMessage, path: str) -> Turn:
@@ -50,6 +62,7 @@ def _turn(message: ChatMessage, path: str) -> Turn:
         name=message.name,
         tool_calls=tuple(_call(call) for call in message.tool_calls or ()),
         tool_call_id=message.tool_call_id,
+        reasoning=message.reasoning_content or message.reasoning,
     )
 
 
@@ -67,8 +80,12 @@ def _call(call: ToolCall) -> TurnCall:
     """Templates print arguments as JSON themselves, so they get the object where there is one."""
     arguments: Any = call.function.arguments
     if isinstance(arguments, str):
+        if not arguments.strip():
+            arguments = "{}"
         try:
             arguments = msgspec.json.decode(arguments)
         except (msgspec.DecodeError, UnicodeError, RecursionError):
             arguments = call.function.arguments
+    elif arguments is None:
+        arguments = {}
     return TurnCall(call.function.name, arguments, call.id)

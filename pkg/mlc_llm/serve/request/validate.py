@@ -19,7 +19,13 @@ from mlc_llm.protocol.requests import (
     CompletionRequest,
     GenerationFields,
 )
-from mlc_llm.serve.request.fields import check_text_only, goes_on, num_candidates
+from mlc_llm.serve.request.fields import (
+    check_text_only,
+    check_thinking,
+    goes_on,
+    num_candidates,
+)
+from mlc_llm.serve.request.history import check_history
 from mlc_llm.serve.request.restrict import Encode, allowed_tokens, bad_words
 
 MAX_CHOICES = 128
@@ -71,12 +77,8 @@ def check_chat(request: ChatCompletionRequest) -> None:
     if not request.messages:
         raise BadRequest("`messages` must hold at least one message.", param="messages")
     check_text_only(request)
-    if request.tool_choice == "none":
-        return
-    if request.tools:
-        raise _unsupported("tools")
-    if request.tool_choice not in (None, "auto"):
-        raise _unsupported("tool_choice")
+    check_thinking(request)
+    check_history(request.messages)
 
 
 def generation_config(
@@ -259,10 +261,6 @@ def check_token(token: int, ready: Ready, param: str) -> None:
             f"`{param}` names the token {token}; token ids are 0 to {ready.vocab_size - 1}.",
             param=param,
         )
-
-
-def _unsupported(param: str) -> BadRequest:
-    return BadRequest(f"`{param}` is not supported by this version; leave it out.", param=param)
 
 
 def _given(value: Value | None, default: Value) -> Value:

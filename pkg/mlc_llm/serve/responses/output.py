@@ -148,7 +148,7 @@ def _call(response: ResponseObject, call: ChatToolCall, status: str) -> OutputCa
         id=f"fc_{call.id}",
         call_id=call.id,
         name=call.function.name,
-        arguments=call.function.arguments,
+        arguments=str(call.function.arguments),
         status=status,
     )
 

@@ -1,0 +1,48 @@
+"""A chat request as the prompt that its model's template makes of it.
+
+Where the template has no place for tools, or for calls in the conversation so far, they are said in
+plain messages (`mlc_llm.tools.fallback`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
+from mlc_llm.conversation_template.prompt import ChatTemplate, Piece, RenderOptions, Turn
+from mlc_llm.errors import BadRequest
+from mlc_llm.protocol.requests import ChatCompletionRequest
+from mlc_llm.serve.request.fields import render_options
+from mlc_llm.serve.request.tools import ToolUse
+from mlc_llm.serve.request.turns import turns_of
+from mlc_llm.tools.fallback import plain_history
+
+
+def render(
+    request: ChatCompletionRequest, template: ChatTemplate, uses: ToolUse | None, max_tokens: int
+) -> list[Piece]:
+    """The prompt; texts that cannot fit into `max_tokens` are refused. Raises BadRequest."""
+    turns = turns_of(request.messages, max_tokens)
+    options = render_options(request)
+    if uses is not None and template.writes_tools:
+        return template.render(turns, replace(options, tools=uses.shown))
+    if uses is not None:
+        return _render_told(plain_history(turns, uses.callable), template, options)
+    has_calls = any(turn.tool_calls or turn.role == "tool" for turn in turns)
+    if has_calls and not template.writes_calls:
+        turns = plain_history(turns, ())
+    return template.render(turns, options)
+
+
+def _render_told(
+    turns: Sequence[Turn], template: ChatTemplate, options: RenderOptions
+) -> list[Piece]:
+    """Some templates refuse system messages: then the user says what the first one says."""
+    try:
+        return template.render(turns, options)
+    except BadRequest:
+        if len(turns) < 2 or turns[1].role != "user":
+            raise
+        said = f"{turns[0].content or ''}\n\n{turns[1].content or ''}"
+        return template.render([replace(turns[1], content=said), *turns[2:]], options)
