@@ -15,6 +15,7 @@ from mlc_api.tls import TlsSettings
 from mlc_llm.arguments import ArgumentParser
 from mlc_llm.errors import BadConfig
 from mlc_llm.serve.config import EngineConfig, merge, parse_overrides
+from mlc_llm.tools.formats import THOUGHT_FORMATS, TOOL_FORMATS
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -82,6 +83,9 @@ def _config(given: argparse.Namespace) -> EngineConfig:
         model_lib=given.model_lib,
         speculative_mode=given.speculative_mode,
         additional_models=given.additional_models,
+        tool_call_parser=given.tool_call_parser,
+        reasoning_parser=given.reasoning_parser,
+        tool_call_arguments=given.tool_call_arguments,
     )
 
 
@@ -114,6 +118,7 @@ def _parser() -> ArgumentParser:
         epilog="GET /docs on the running server lists every endpoint.",
     )
     _model_flags(parser.add_argument_group("model"))
+    _reading_flags(parser.add_argument_group("answers"))
     _engine_flags(parser.add_argument_group("engine"))
     _server_flags(parser.add_argument_group("server"))
     return parser
@@ -145,6 +150,28 @@ def _model_flags(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--embedding-model", help="not supported by this version")
     group.add_argument("--embedding-model-lib", help="not supported by this version")
+
+
+def _reading_flags(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--tool-call-parser",
+        metavar="NAME",
+        help=f"how the model writes calls of tools: {', '.join(TOOL_FORMATS)} (default: what its "
+        "chat template shows)",
+    )
+    group.add_argument(
+        "--reasoning-parser",
+        metavar="NAME",
+        help=f"how the model marks its thoughts: {', '.join(THOUGHT_FORMATS)}, or none to leave "
+        "them in the text (default: what its chat template shows)",
+    )
+    group.add_argument(
+        "--tool-call-arguments",
+        choices=("string", "object"),
+        default="string",
+        help="arguments of calls in answers that are not streamed: a string of JSON as OpenAI has "
+        "it, or the object itself as MLC LLM has it (default: string)",
+    )
 
 
 def _engine_flags(group: argparse._ArgumentGroup) -> None:

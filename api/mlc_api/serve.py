@@ -86,6 +86,7 @@ def _settings(arguments: Arguments) -> WebSettings:
         max_body_bytes=arguments.max_body_bytes,
         max_bodies_bytes=max(MAX_BODIES_BYTES, arguments.max_body_bytes),
         cors=arguments.cors,
+        parsers=arguments.config.parsers,
         enable_debug=arguments.enable_debug,
         enable_tracing=arguments.enable_tracing,
         access_log=arguments.log_level == "debug",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from mlc_api.tls import TlsSettings
+from mlc_llm.serve.parsers import DEFAULT_PARSERS, Parsers
 
 MAX_BODY_BYTES = 8 << 20
 """Reading a body holds up all streams: this many bytes of the worst kind take about 50 ms."""
@@ -43,5 +44,7 @@ class WebSettings(Struct, frozen=True, kw_only=True):
     """Of all requests together that are being read and prepared."""
     body_seconds: float = 60.0
     """How long a request's body may take to arrive."""
+    parsers: Parsers = DEFAULT_PARSERS
+    """How answers are read for thoughts and calls of tools."""
     graceful_seconds: int = 5
     """How long running answers may go on after the first signal to stop."""

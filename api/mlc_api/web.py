@@ -23,7 +23,7 @@ LAST_RESORT_SECONDS = 3
 def make_web(settings: WebSettings, folder: Path, engine: ServedEngine) -> Server:
     """The HTTP server over this model and engine, ready to `serve`. Raises `BadModel`."""
     sys.set_int_max_str_digits(MAX_DIGITS)
-    model = ServedModel.load(folder, settings.model_id)
+    model = ServedModel.load(folder, settings.model_id, settings.parsers)
     text = TextSide(model, engine, with_extra=settings.enable_debug)
     app = make_app(Served(settings, engine, text, TextTools(model, engine)))
     last_resort = settings.graceful_seconds + LAST_RESORT_SECONDS

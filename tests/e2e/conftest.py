@@ -22,6 +22,13 @@ def packaged() -> Iterator[Server]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def packaged_objects() -> Iterator[Server]:
+    """The packaged model with arguments of calls as MLC LLM gives them."""
+    with Server("--tool-call-arguments", "object") as server:
+        yield server
+
+
 @pytest.fixture(scope="session")
 def stories_folder() -> Path:
     """stories260K, a real trained Llama."""

@@ -12,6 +12,7 @@ from mlc_llm.conversation_template.jinja import JinjaTemplate
 from mlc_llm.conversation_template.mlc import MlcTemplate
 from mlc_llm.conversation_template.plain import PlainTemplate
 from mlc_llm.conversation_template.prompt import ChatTemplate
+from mlc_llm.errors import BadModel
 from mlc_llm.models.folder import ModelFolder
 
 
@@ -21,7 +22,7 @@ def choose_template(folder: ModelFolder, bos_token_id: int | None) -> ChatTempla
     Raises BadModel when the template that comes first cannot be used.
     """
     if folder.conv_template is not None:
-        return MlcTemplate(folder.conv_template, _jinja(folder))
+        return MlcTemplate(folder.conv_template, _jinja_if_usable(folder))
     jinja = _jinja(folder)
     if jinja is not None:
         return jinja
@@ -32,3 +33,11 @@ def _jinja(folder: ModelFolder) -> JinjaTemplate | None:
     if folder.chat_template is None:
         return None
     return JinjaTemplate(folder.chat_template, folder.tokenizer_config, folder.tool_use_template)
+
+
+def _jinja_if_usable(folder: ModelFolder) -> JinjaTemplate | None:
+    """Nothing but requests with tools wants it, so a template that is broken is none."""
+    try:
+        return _jinja(folder)
+    except BadModel:
+        return None

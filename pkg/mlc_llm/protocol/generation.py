@@ -19,18 +19,6 @@ class Grammar(Struct, frozen=True, array_like=True, gc=False):
     """The field of the request that asked for it; errors name it."""
 
 
-class ThinkingBudget(Struct, frozen=True, array_like=True, gc=False):
-    """How long an answer may think before it is made to end its thoughts."""
-
-    max_tokens: int
-    begin: str
-    """The text that begins thoughts, at the very start of the answer ..."""
-    end: tuple[int, ...]
-    """... and the tokens that end them."""
-    is_inside: bool
-    """Whether the prompt ends within a thought."""
-
-
 class GenerationConfig(Struct, frozen=True, array_like=True, gc=False):
     """Complete and checked: the web process has filled every default before it sends this.
 
@@ -80,5 +68,3 @@ class GenerationConfig(Struct, frozen=True, array_like=True, gc=False):
     """None: any text."""
     shown_tokens: tuple[int, ...] = ()
     """Special tokens that show in the text by name, whatever `show_special_tokens` says."""
-    thinking: ThinkingBudget | None = None
-    """None: thoughts may be as long as they like."""

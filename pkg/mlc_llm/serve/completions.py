@@ -97,6 +97,11 @@ class ChatArguments(GenerationArguments, total=False):
     max_completion_tokens: int | None
     tools: list[dict[str, Any]] | None
     tool_choice: str | Mapping[str, Any] | None
+    parallel_tool_calls: bool | None
+    reasoning_effort: str | None
+    thinking_token_budget: int | None
+    include_reasoning: bool | None
+    documents: list[dict[str, Any]] | None
     add_generation_prompt: bool | None
     continue_final_message: bool | None
     chat_template_kwargs: Mapping[str, Any] | None

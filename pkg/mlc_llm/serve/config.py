@@ -19,6 +19,8 @@ from msgspec.structs import fields, replace
 
 from mlc_llm.errors import BadConfig
 from mlc_llm.protocol.spec import EngineSpec
+from mlc_llm.serve.parsers import Parsers, ToolArguments
+from mlc_llm.tools.formats import thoughts_by_name, tools_by_name
 
 EngineMode = Literal["local", "interactive", "server"]
 SpeculativeMode = Literal["disable", "small_draft", "eagle", "medusa"]
@@ -69,8 +71,23 @@ class EngineConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Ended sequences that the prefix cache keeps; 0: none, -1: as many as fit."""
     prefill_mode: Literal["hybrid", "chunked"] = "hybrid"
     """Whether a step may hold prefill and decode (hybrid) or one of them."""
+    tool_call_parser: str | None = None
+    """How the model writes calls of tools, by name; None: what its chat template shows."""
+    reasoning_parser: str | None = None
+    """How it marks its thoughts, by name, or "none"; None: what its chat template shows."""
+    tool_call_arguments: ToolArguments = "string"
+    """How whole answers have the arguments of calls: as JSON, or as the object MLC LLM gave."""
     verbose: bool = True
     """Whether to print what was decided at start-up."""
+
+    @property
+    def parsers(self) -> Parsers:
+        """How answers are read."""
+        return Parsers(
+            tool_call=self.tool_call_parser,
+            reasoning=self.reasoning_parser,
+            tool_arguments=self.tool_call_arguments,
+        )
 
     def asjson(self) -> str:
         """All fields as a JSON object."""
@@ -268,6 +285,10 @@ def check(config: EngineConfig) -> None:
             value = _given(value)
         if value is not None and value < least:
             raise BadConfig(f"{_named(field)} must be at least {least}, not {value}")
+    if config.tool_call_parser is not None:
+        tools_by_name(config.tool_call_parser)
+    if config.reasoning_parser is not None:
+        thoughts_by_name(config.reasoning_parser)
     share = config.gpu_memory_utilization
     if share is not None and not 0 < share <= 1:
         raise BadConfig(f"gpu_memory_utilization must be above 0 and at most 1, not {share:g}")

@@ -101,7 +101,7 @@ class MLCEngineBase:
             quantization=quantization,
             enable_tracing=enable_tracing,
         )
-        served = ServedModel.load(path, config.model or path.name)
+        served = ServedModel.load(path, config.model or path.name, config.parsers)
         report = _Report() if config.verbose else None
         engine = RunningEngine.start(spec, on_progress=report)
         if report is not None:

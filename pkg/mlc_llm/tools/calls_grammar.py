@@ -20,6 +20,7 @@ from mlc_llm.tools.lark import ANY, literal, pattern, without
 from mlc_llm.tools.thoughts import ThoughtFormat
 from mlc_llm.tools.tool import Tool
 
+MAX_THINKING_TOKENS = 1 << 30
 ANY_ARGUMENTS: dict[str, Any] = {"type": "object"}
 NO_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
 
@@ -33,6 +34,7 @@ def grammar_of(
     added_tokens: Mapping[str, int],
     thoughts: ThoughtFormat | None = None,
     inside_thought: bool = False,
+    thinking_tokens: int | None = None,
 ) -> Grammar | None:
     """What an answer must look like; None when any text will do.
 
@@ -40,13 +42,19 @@ def grammar_of(
     Otherwise calls may come after free text, and those of strict tools obey their schemas.
     `parallel`: more than one call may be made. `added_tokens`: ids of the tokenizer's added tokens
     by name, special or not. `thoughts`: what the model may think first; `inside_thought`: the
-    prompt ends within a thought. Raises BadRequest when a schema cannot be used.
+    prompt ends within a thought, `thinking_tokens`: after so many its end is forced. Raises
+    BadRequest when a schema cannot be used, or the end of a thought cannot be forced.
     """
-    if not required and parallel and not any(tool.strict for tool in tools):
+    is_free = not required and parallel and not any(tool.strict for tool in tools)
+    if is_free and thinking_tokens is None:
         return None
     writer = _Writer(form, tools, added_tokens, schemas_of_all=required)
-    lines = writer.required(parallel) if required else writer.free(parallel)
-    lines = [_start(thoughts, inside_thought, added_tokens), *lines, *writer.call_rules()]
+    lines = [_start(thoughts, inside_thought, added_tokens, thinking_tokens)]
+    if tools:
+        lines += writer.required(parallel) if required else writer.free(parallel)
+        lines += writer.call_rules()
+    else:
+        lines.append(f"answer: /{ANY}/")
     document = {
         "lark": "\n".join(lines) + "\n",
         "schemas": [[tool.name, writer.schema_of(tool)] for tool in tools],
@@ -60,12 +68,22 @@ def grammar_of(
     return grammar
 
 
-def _start(thoughts: ThoughtFormat | None, inside: bool, added_tokens: Mapping[str, int]) -> str:
+def _start(
+    thoughts: ThoughtFormat | None,
+    inside: bool,
+    added_tokens: Mapping[str, int],
+    most: int | None,
+) -> str:
     if thoughts is None:
         return "start: answer"
     begin = literal(thoughts.begin, added_tokens)
     if thoughts.end in added_tokens:
-        body = f"thinking: THINKING {literal(thoughts.end, added_tokens)}\nTHINKING: /{ANY}/"
+        limit = "" if most is None else f"[max_tokens={min(most, MAX_THINKING_TOKENS)}]"
+        body = f"thinking: thought {literal(thoughts.end, added_tokens)}\nthought{limit}: /{ANY}/"
+    elif most is not None:
+        param = "thinking_token_budget"
+        reason = f"`{param}` needs a model with a token that ends its thoughts; leave it out."
+        raise BadRequest(reason, param=param)
     else:
         body = f"thinking[lazy]: /{ANY}{pattern(thoughts.end)}/"
     first = "thinking GAP" if inside else f"({begin} thinking GAP)?"

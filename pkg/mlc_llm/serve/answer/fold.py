@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Literal
 
 import msgspec
 
@@ -37,6 +36,7 @@ from mlc_llm.serve.answer.prompt_logprobs import (
     prompt_logprobs,
 )
 from mlc_llm.serve.answer.reading import ChoiceReader, Message
+from mlc_llm.serve.parsers import ToolArguments
 
 
 class _Choice:
@@ -63,7 +63,7 @@ class _Choice:
             num_calls = self._reader.num_ended_calls if self._reader is not None else 0
             self.finish_reason = reason_of(delta.finish_reason, num_calls)
 
-    def message(self, arguments: Literal["string", "object"]) -> ChatCompletionMessage:
+    def message(self, arguments: ToolArguments) -> ChatCompletionMessage:
         """The chat message that was said."""
         if self._reader is None:
             return ChatCompletionMessage(content=self.text, role="assistant", refusal=None)

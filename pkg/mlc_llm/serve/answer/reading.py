@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import Literal, assert_never
+from typing import assert_never
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from mlc_llm.protocol.messages import Delta
 from mlc_llm.serve.answer.markers import Markers
+from mlc_llm.serve.parsers import ToolArguments
 from mlc_llm.tools.events import (
     CallArguments,
     CallBegins,
@@ -70,8 +71,7 @@ class Reading(Struct, frozen=True, kw_only=True):
     """Whether a message may hold several calls; if not, all after the first are dropped."""
     with_reasoning: bool = True
     """Whether thoughts are in the answer."""
-    arguments: Literal["string", "object"] = "string"
-    """How whole answers have the arguments of calls: as JSON text, or as the object itself."""
+    arguments: ToolArguments = "string"
 
 
 class ChoiceReader:

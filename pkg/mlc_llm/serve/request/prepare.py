@@ -22,16 +22,10 @@ from mlc_llm.protocol.generation import GenerationConfig
 from mlc_llm.protocol.messages import Ready, Submit
 from mlc_llm.protocol.requests import ChatCompletionRequest, CompletionRequest
 from mlc_llm.serve.answer.delta import Answer
+from mlc_llm.serve.parsers import DEFAULT_PARSERS, Parsers
 from mlc_llm.serve.request.fields import truncated, with_suffix
 from mlc_llm.serve.request.model_name import check_model_name
-from mlc_llm.serve.request.reading import (
-    DEFAULT_PARSERS,
-    Formats,
-    Parsers,
-    formats_of,
-    held_to,
-    with_held,
-)
+from mlc_llm.serve.request.reading import Formats, formats_of, held_to, with_held
 from mlc_llm.serve.request.rendering import render
 from mlc_llm.serve.request.tools import ToolUse, tool_use
 from mlc_llm.serve.request.validate import check_chat, check_token, generation_config

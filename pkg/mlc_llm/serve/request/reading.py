@@ -8,18 +8,22 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Literal, Protocol
+from typing import Protocol
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from mlc_llm.conversation_template.mlc import FUNCTIONS
 from mlc_llm.models.folder import ModelFolder
-from mlc_llm.protocol.generation import GenerationConfig, Grammar, ThinkingBudget
+from mlc_llm.protocol.generation import GenerationConfig, Grammar
 from mlc_llm.protocol.requests import ChatCompletionRequest
 from mlc_llm.serve.answer.reading import Reading
+from mlc_llm.serve.parsers import Parsers, ToolArguments
 from mlc_llm.serve.request.tools import ToolUse
 from mlc_llm.tools.calls_grammar import grammar_of
 from mlc_llm.tools.formats import (
+    FALLBACK,
+    TOOL_FORMATS,
     ToolFormat,
     detect_thoughts,
     detect_tools,
@@ -29,20 +33,8 @@ from mlc_llm.tools.formats import (
 )
 from mlc_llm.tools.thoughts import ThoughtFormat
 
-ToolArguments = Literal["string", "object"]
 PYTHON_CALLS = "gorilla"
 """What MLC LLM's templates with a place for functions were trained on."""
-
-
-class Parsers(Struct, frozen=True, kw_only=True):
-    """How the server was told to read answers. None: find out from the chat template."""
-
-    tool_call: str | None = None
-    reasoning: str | None = None
-    tool_arguments: ToolArguments = "string"
-
-
-DEFAULT_PARSERS = Parsers()
 
 
 class Formats(Struct, frozen=True):
@@ -56,12 +48,14 @@ class Formats(Struct, frozen=True):
 def formats_of(folder: ModelFolder, parsers: Parsers) -> Formats:
     """Raises BadConfig for parsers that do not exist."""
     source = folder.tool_use_template or folder.chat_template
-    in_conv = "{function_string}" in json.dumps(folder.conv_template or {})
+    in_conv = FUNCTIONS in json.dumps(folder.conv_template or {})
+    tools: ToolFormat | None
     if parsers.tool_call is not None:
         tools = tools_by_name(parsers.tool_call)
     elif in_conv:
         name = str((folder.conv_template or {}).get("name", ""))
-        tools = tools_by_name("mistral" if name.startswith("ministral") else PYTHON_CALLS)
+        tools = TOOL_FORMATS.get("mistral" if name.startswith("ministral") else PYTHON_CALLS)
+        tools = tools or FALLBACK
     else:
         tools = detect_tools(source)
     if parsers.reasoning is not None:
@@ -79,7 +73,6 @@ class Held(Struct, frozen=True):
     """What holds the answer to the tools; None: nothing does."""
     shown_tokens: tuple[int, ...] = ()
     """Special tokens that the reader wants to see."""
-    thinking: ThinkingBudget | None = None
 
 
 class Tokens(Protocol):
@@ -89,7 +82,6 @@ class Tokens(Protocol):
     def special_tokens(self) -> Mapping[str, int]: ...
     @property
     def added_tokens(self) -> Mapping[str, int]: ...
-    def encode(self, text: str, /) -> list[int]: ...
 
 
 def held_to(
@@ -116,45 +108,28 @@ def held_to(
         with_reasoning=request.include_reasoning is not False,
         arguments=formats.arguments,
     )
-    return Held(
-        reading,
-        _grammar(uses, form, thoughts, is_inside, tokens),
-        tuple(markers.values()),
-        _thinking(request, thoughts, is_inside, tokens),
-    )
+    grammar = _grammar(request, formats, uses, thoughts, is_inside, tokens.added_tokens)
+    return Held(reading, grammar, tuple(markers.values()))
 
 
 def _grammar(
+    request: ChatCompletionRequest,
+    formats: Formats,
     uses: ToolUse | None,
-    form: ToolFormat | None,
     thoughts: ThoughtFormat | None,
     is_inside: bool,
-    tokens: Tokens,
+    added_tokens: Mapping[str, int],
 ) -> Grammar | None:
-    if uses is None or form is None or not uses.is_enforced:
-        return None
     return grammar_of(
-        form,
-        uses.callable,
-        required=uses.mode == "required",
-        parallel=uses.parallel,
-        added_tokens=tokens.added_tokens,
+        formats.tools,
+        uses.callable if uses is not None else (),
+        required=uses is not None and uses.mode == "required",
+        parallel=uses is None or uses.parallel,
+        added_tokens=added_tokens,
         thoughts=thoughts,
         inside_thought=is_inside,
+        thinking_tokens=request.thinking_token_budget if thoughts is not None else None,
     )
-
-
-def _thinking(
-    request: ChatCompletionRequest,
-    thoughts: ThoughtFormat | None,
-    is_inside: bool,
-    tokens: Tokens,
-) -> ThinkingBudget | None:
-    budget = request.thinking_token_budget
-    if budget is None or thoughts is None:
-        return None
-    end = tuple(tokens.encode(thoughts.end))
-    return ThinkingBudget(budget, thoughts.begin, end, is_inside)
 
 
 def with_held(generation: GenerationConfig, held: Held) -> GenerationConfig:
@@ -163,7 +138,6 @@ def with_held(generation: GenerationConfig, held: Held) -> GenerationConfig:
         generation,
         grammar=held.grammar or generation.grammar,
         shown_tokens=held.shown_tokens,
-        thinking=held.thinking,
     )
 
 

@@ -115,7 +115,9 @@ def test_ids_are_short_for_templates_that_want_them_so() -> None:
     source = shared_path(
         "data/chat_templates/dev/mistralai-Mistral-Nemo-Instruct-2407.jinja"
     ).read_text()
-    text = prompt(JinjaTemplate(source, {"bos_token": "<s>", "eos_token": "</s>"}), USER, CALL, RESULT)
+    text = prompt(
+        JinjaTemplate(source, {"bos_token": "<s>", "eos_token": "</s>"}), USER, CALL, RESULT
+    )
     assert text.count(short_id("call_1")) == 2
     assert short_id("Abcdefgh9") == "Abcdefgh9"
     assert len(short_id("call_é")) == 9
@@ -163,7 +165,7 @@ def test_mlc_templates_without_a_place_leave_tools_to_the_models_own() -> None:
 def test_templates_are_told_how_much_to_think_and_what_to_read(
     fields: dict[str, Any], expected: str
 ) -> None:
-    source = "{{ reasoning_effort }}-{{ enable_thinking }}-{% for d in documents or [] %}{{ d.title }}{% endfor %}"
+    source = "{{ reasoning_effort }}-{{ enable_thinking }}-{{ (documents or [{}])[0].title }}"
     assert prompt(jinja(source), USER, tools=None, **fields) == expected
 
 

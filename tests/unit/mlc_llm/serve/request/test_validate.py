@@ -121,8 +121,8 @@ BAD: list[dict[str, Any]] = [
     {"stream_options": {"include_usage": True}},
     {"response_format": {"type": "riddle"}},
     {"guided_regex": "a" * 10_000},
-    {"tools": [{"type": "function"}]},
-    *({"tool_choice": value} for value in ("required", "x", {"type": "function"})),
+    *({"reasoning_effort": value} for value in ("", "a lot")),
+    *({"thinking_token_budget": value} for value in (-1, 2**63)),
     {"messages": []},
 ]
 
