@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from mlc_llm.models.architecture import Experts, RopeScaling
+from mlc_llm.models.architecture import Experts, Latent, RopeScaling
 from mlc_workers.scheduler.plan import Span
 from support.oracle import Oracle
 from support.small_models import SmallModel, architecture, span
@@ -52,9 +52,11 @@ MODELS = {
         ),
         "q4f16_1", 0.3,
     ),
-    "4 bits, experts and an MLP beside them": (
+    "4 bits, experts and an MLP beside them, attention over latents": (
         architecture(
-            head_dim=16, experts=Experts(
+            head_dim=32, rotary_dim=16, num_key_value_heads=1, latent=Latent(
+                rank=32, rope_dim=16, nope_dim=16, value_dim=16, query_rank=40,
+            ), experts=Experts(
                 count=4, per_token=4, intermediate_size=40, layers=(1, 2), normalise=True,
                 scale=1.5, shared_size=72,
             ),

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mlc_llm.models.architecture import Architecture, RopeScaling
+from mlc_llm.models.architecture import Architecture, Latent, RopeScaling
 from mlc_llm.models.parameters import parameters
 
 Array = NDArray[np.float64]
@@ -78,6 +78,8 @@ class Oracle:
         return np.asarray(x @ self.weights[f"{name}.weight"].T + bias)
 
     def _attention(self, x: Array, index: int, layer: str) -> Array:
+        if self.arch.latent is not None:
+            return self._latents(x, layer, self.arch.latent)
         a = self.arch
         n, groups = len(x), a.num_attention_heads // a.num_key_value_heads
         qkv = self._linear(x, f"{layer}.self_attn.qkv_proj").reshape(n, -1, a.head_dim)
@@ -99,6 +101,38 @@ class Oracle:
         scores /= scores.sum(-1, keepdims=True)
         mixed = np.einsum("hij,jhd->ihd", scores, v).reshape(n, -1)
         return self._linear(mixed, f"{layer}.self_attn.o_proj")
+
+    def _latents(self, x: Array, layer: str, latent: Latent) -> Array:
+        """Keys and values of every head are made, as a model is trained."""
+        n, heads, attention = len(x), self.arch.num_attention_heads, f"{layer}.self_attn"
+        w_uk = self.weights[f"{attention}.w_uk"].reshape(heads, latent.rank, latent.nope_dim)
+        w_uv = self.weights[f"{attention}.w_uv"].reshape(heads, latent.value_dim, latent.rank)
+        if latent.query_rank is None:
+            q = self._linear(x, f"{attention}.q_proj")
+        else:
+            small = _rms(self._linear(x, f"{attention}.q_a_proj"), latent.norm_eps)
+            small = small * self.weights[f"{attention}.q_a_layernorm.weight"]
+            q = self._linear(small, f"{attention}.q_b_proj")
+        q, q_turned = np.split(q.reshape(n, heads, -1), [latent.nope_dim], axis=-1)
+        kv = self._linear(x, f"{attention}.kv_a_proj_with_mqa")
+        c, k_turned = np.split(kv, [latent.rank], axis=-1)
+        c = _rms(c, latent.norm_eps) * self.weights[f"{attention}.kv_a_layernorm.weight"]
+        k, v = np.einsum("nr,hrd->nhd", c, w_uk), np.einsum("nr,hvr->nhv", c, w_uv)
+
+        def turned(part: Array) -> Array:
+            if latent.interleaved:
+                part = np.concatenate([part[..., ::2], part[..., 1::2]], -1)
+            return self._rotate(part, slides=False)
+
+        q = np.concatenate([q, turned(q_turned)], -1)
+        shared = np.repeat(turned(k_turned[:, None]), heads, axis=1)
+        scale = self.arch.attention_scale or self.arch.head_dim**-0.5
+        scores = np.einsum("ihd,jhd->hij", q, np.concatenate([k, shared], -1)) * scale
+        scores = np.where(np.tri(n, dtype=bool), scores, -np.inf)
+        scores = np.exp(scores - scores.max(-1, keepdims=True))
+        scores /= scores.sum(-1, keepdims=True)
+        mixed = np.einsum("hij,jhv->ihv", scores, v).reshape(n, -1)
+        return self._linear(mixed, f"{attention}.o_proj")
 
     def _head_norm(self, x: Array, name: str) -> Array:
         if self.arch.qk_norm is None:

@@ -78,6 +78,31 @@ class Experts(Struct, frozen=True, kw_only=True):
     """That MLP is weighted with the sigmoid of a product of its own."""
 
 
+class Latent(Struct, frozen=True, kw_only=True):
+    """Attention whose keys and values are made of one small vector for each token, the latent.
+
+    A head's key is `nope_dim` columns made of the latent and `rope_dim` rotated ones that all heads
+    share; its value is `value_dim` columns made of the latent.
+    """
+
+    rank: int
+    """Columns of a latent."""
+    rope_dim: int
+    nope_dim: int
+    value_dim: int
+    query_rank: int | None = None
+    """Queries are made of a small vector too, of so many columns."""
+    interleaved: bool = True
+    """Neighbouring columns are rotated against each other, not halves."""
+    norm_eps: float = 1e-6
+    """Of the norms of latents."""
+
+    @property
+    def width(self) -> int:
+        """What a token leaves in the KV pool: its latent and its rotated key."""
+        return self.rank + self.rope_dim
+
+
 class Architecture(Struct, frozen=True, kw_only=True):
     """A decoder of transformer layers with rotary (NeoX halves), grouped-query attention.
 
@@ -128,6 +153,9 @@ class Architecture(Struct, frozen=True, kw_only=True):
     sliding_rope_theta: float | None = None
     """Base of sliding layers, which are then not rescaled; None: all layers rotate alike."""
 
+    latent: Latent | None = None
+    """Attention over latents; `head_dim` then is that of queries, and there is one KV head."""
+
     gated: bool = True
     """The MLP is down(act(gate(x)) * up(x)), else down(act(up(x)))."""
     activation: Activation = "silu"
@@ -147,6 +175,14 @@ class Architecture(Struct, frozen=True, kw_only=True):
         """Columns of the whole rotary table, sliding layers' own included."""
         return self.rope_dim * (1 if self.sliding_rope_theta is None else 2)
 
+    @property
+    def kv_page(self) -> tuple[int, int, int]:
+        """What a token leaves in the KV pool: KV heads, vectors of each (K and V), and columns of a
+        vector, padded to 16."""
+        if self.latent is not None:
+            return 1, 1, -(-self.latent.width // 16) * 16
+        return self.num_key_value_heads, 2, -(-self.head_dim // 16) * 16
+
     def has_experts(self, layer: int) -> bool:
         """Whether experts stand where this layer would have its MLP."""
         return self.experts is not None and layer in self.experts.layers
@@ -159,6 +195,14 @@ class Architecture(Struct, frozen=True, kw_only=True):
             * self.head_dim
             * (2 * self.num_attention_heads + 2 * self.num_key_value_heads)
         )
+        if (latent := self.latent) is not None:
+            heads, hidden = self.num_attention_heads, self.hidden_size
+            queries = heads * self.head_dim
+            made = latent.rank * heads * (latent.nope_dim + latent.value_dim)
+            read = hidden * queries
+            if latent.query_rank is not None:
+                read = latent.query_rank * (hidden + queries)
+            attention = read + hidden * (latent.width + heads * latent.value_dim) + made
         mlp = (3 if self.gated else 2) * self.hidden_size * self.intermediate_size
         sparse = 0
         if self.experts is not None:

@@ -23,16 +23,18 @@ from mlc_llm.kernels.cpu.attention import attention
 from mlc_llm.kernels.cpu.embed import embed, take_rows
 from mlc_llm.kernels.cpu.experts import experts_add, experts_gated
 from mlc_llm.kernels.cpu.kv_format import KvFormat
+from mlc_llm.kernels.cpu.latent import latent_append, latent_attention
 from mlc_llm.kernels.cpu.layer_norm import layer_norm, layer_norm_quantize
 from mlc_llm.kernels.cpu.level import Level
 from mlc_llm.kernels.cpu.linear_float import linear_float
 from mlc_llm.kernels.cpu.linear_grouped import gated_grouped, linear_grouped
+from mlc_llm.kernels.cpu.linear_heads import linear_heads
 from mlc_llm.kernels.cpu.matmul import GATED, Epilogue
 from mlc_llm.kernels.cpu.norm import rms_norm, rms_norm_add, rms_norm_quantize
 from mlc_llm.kernels.cpu.quantize import quantize
 from mlc_llm.kernels.cpu.rope import Rotation, rope_append
 from mlc_llm.kernels.cpu.route import group_by_expert, route
-from mlc_llm.models.architecture import Architecture, Experts
+from mlc_llm.models.architecture import Architecture, Experts, Latent
 from mlc_llm.models.parameters import ROW_BLOCK, ParameterSpec, parameters
 from mlc_llm.quantization.scheme import CODES, GROUP_SIZE, Codes, Scheme, kv_storage
 
@@ -118,8 +120,8 @@ class _Builder:
         def tensor(name: str, shape: Sequence[object], dtype: str = "int32") -> relax.Var:
             return relax.Var(name, relax.TensorType(shape, dtype))
 
-        page = PAGE_SIZE * round_up(arch.head_dim, PAGE_SIZE)
-        pool = (arch.num_hidden_layers, size("pages"), arch.num_key_value_heads, 2, page)
+        heads, vectors, width = arch.kv_page
+        pool = (arch.num_hidden_layers, size("pages"), heads, vectors, PAGE_SIZE * width)
         return Inputs(
             tensor("ids", (n,)),
             tensor("positions", (n,)),
@@ -231,9 +233,57 @@ class _Builder:
 
     def _mixed(self, read: Rows, inputs: Inputs, layer: int, weights: Weights) -> Rows:
         """What attention makes of rows, before its last projection."""
+        if self.arch.latent is not None:
+            return self._mixed_latents(read, inputs, layer, weights, self.arch.latent)
         qkv = self._linear(read, weights, "self_attn.qkv_proj", "store")
         mixed = self._attention(qkv, inputs, layer, weights)
         return self._quantized(mixed, self.arch.num_attention_heads * self.arch.head_dim)
+
+    def _mixed_latents(
+        self, read: Rows, inputs: Inputs, layer: int, weights: Weights, latent: Latent
+    ) -> Rows:
+        """The same over latents: queries become such as latents see, results become values."""
+        n, heads = self.n, self.arch.num_attention_heads
+        dtype, index = self.scheme.kv_dtype, tirx.IntImm("int64", layer)
+        small = latent.query_rank is not None
+        name = "self_attn.q_b_proj" if small else "self_attn.q_proj"
+        source = self._small_queries(read, weights, latent) if small else read
+        q = self._linear(source, weights, name, "store")
+        kv = self._linear(read, weights, "self_attn.kv_a_proj_with_mqa", "store")
+        norm = weights["self_attn.kv_a_layernorm.weight"].tensors
+        append = self._kernel("latent_append", latent_append, latent, heads, dtype)
+        rest = [inputs.rope, inputs.positions, inputs.slots, *norm, inputs.pool, index]
+        turned = self._call(append, [q, kv, *rest], _floats(n, heads * latent.rope_dim))
+        seen = self._heads(q, weights["self_attn.w_uk"], self.arch.head_dim)
+        scale = self.arch.attention_scale or self.arch.head_dim**-0.5
+        sizes = (latent, heads, dtype, scale)
+        attend = self._kernel("latent_attention", latent_attention, *sizes)
+        args = [inputs.pool, inputs.page_table, inputs.tiles, inputs.positions, index]
+        found = self._call(attend, [seen, turned, *args], _floats(n, heads * latent.rank))
+        mixed = self._heads(found, weights["self_attn.w_uv"], latent.rank)
+        return self._quantized(mixed, heads * latent.value_dim)
+
+    def _small_queries(self, read: Rows, weights: Weights, latent: Latent) -> Rows:
+        """The small vectors that queries are made of."""
+        x = self._linear(read, weights, "self_attn.q_a_proj", "store")
+        norm = weights["self_attn.q_a_layernorm.weight"]
+        size, eps = norm.spec.cols, latent.norm_eps
+        padded, args = round_up(size, GROUP_SIZE), [x, *norm.tensors]
+        if self._codes is None:
+            kernel = self._kernel("rms_norm_queries", rms_norm, size, padded, eps)
+            return Rows([self._call(kernel, args, _floats(self.n, padded))], padded)
+        kernel = self._kernel("rms_norm_queries", rms_norm_quantize, size, eps, self._codes)
+        return Rows(self._fields(kernel, args, _quantized(self.n, size)), padded)
+
+    def _heads(self, x: Expr, weight: Weight, stride: int) -> Expr:
+        """The product of every head of x, which has `stride` columns, with its own matrix."""
+        spec = weight.spec
+        sizes = (spec.stack, spec.one.rows, spec.cols, stride)
+        kind = self.scheme.format_of(spec.name)
+        kernel = self._kernel(
+            f"linear_heads_{spec.one.rows}_{spec.cols}", linear_heads, kind, *sizes
+        )
+        return self._call(kernel, [x, *weight.tensors], _floats(self.n, spec.rows))
 
     def _inner_rows(self, read: Rows, weights: Weights) -> Rows:
         """What the MLP makes of rows, before its last projection."""

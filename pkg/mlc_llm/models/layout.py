@@ -48,6 +48,9 @@ class Layout(Struct, frozen=True, kw_only=True):
     """Matrices in the layers lie with the input axis first."""
     interleaved_heads: bool = False
     """`qkv_proj` lies as q, k, v of the first head, then of the second, ..."""
+    latent_heads: bool = False
+    """`kv_b_proj` has for each head the rows that make its key of a latent, then those that make
+    its value: the columns of `w_uk` and the rows of `w_uv`."""
     ignored: str | None = None
     """Pattern of whole names that hold no weight: tables and masks of older programs."""
 

@@ -52,8 +52,8 @@ class ParameterSpec(Struct, frozen=True):
     parts: tuple[int, ...] = ()
     """Rows, or elements of a vector, of each of the projections that are stacked in it."""
     stack: int = 0
-    """Matrices of experts in it, one after the other; `rows` are those of all of them, `parts`
-    those of one. 0: a matrix of its own."""
+    """Matrices of experts, or of heads, in it, one after the other; `rows` are those of all of
+    them, `parts` those of one. 0: a matrix of its own."""
 
     def tensors(self, weights: WeightFormat) -> tuple[TensorSpec, ...]:
         """The packed tensors this weight becomes."""
@@ -94,8 +94,9 @@ def parameters(arch: Architecture) -> tuple[ParameterSpec, ...]:
         found.append(_matrix("model.embed_positions", arch.context_window_size, hidden))
     for i in range(arch.num_hidden_layers):
         layer = f"model.layers.{i}"
+        attention = _attention(arch, layer) if arch.latent is None else _latent(arch, layer)
         mlp = _experts(arch, layer) if arch.has_experts(i) else _mlp(arch, layer)
-        found += [*_attention(arch, layer), *mlp]
+        found += [*attention, *mlp]
     found += _norm(arch, "model.norm")
     if not arch.tie_word_embeddings:
         found.append(_matrix("lm_head", arch.vocab_size, hidden))
@@ -125,6 +126,29 @@ def _attention(arch: Architecture, layer: str) -> list[ParameterSpec]:
     if arch.norms != "before":
         found += _norm(arch, f"{layer}.post_attention_layernorm")
     return found
+
+
+def _latent(arch: Architecture, layer: str) -> list[ParameterSpec]:
+    """`w_uk` makes latents' queries of queries, `w_uv` values of latents; each head has its own."""
+    latent, heads, hidden = arch.latent, arch.num_attention_heads, arch.hidden_size
+    assert latent is not None
+    attention, queries = f"{layer}.self_attn", heads * arch.head_dim
+    found = [*_norm(arch, f"{layer}.input_layernorm")]
+    if latent.query_rank is None:
+        found.append(_matrix(f"{attention}.q_proj", queries, hidden))
+    else:
+        found.append(_matrix(f"{attention}.q_a_proj", latent.query_rank, hidden))
+        found.append(_vector(f"{attention}.q_a_layernorm.weight", latent.query_rank))
+        found.append(_matrix(f"{attention}.q_b_proj", queries, latent.query_rank))
+    up, out = f"{attention}.w_uk", f"{attention}.w_uv"
+    return [
+        *found,
+        _matrix(f"{attention}.kv_a_proj_with_mqa", latent.width, hidden),
+        _vector(f"{attention}.kv_a_layernorm.weight", latent.rank),
+        ParameterSpec(up, "matrix", heads * latent.rank, latent.nope_dim, (), heads),
+        ParameterSpec(out, "matrix", heads * latent.value_dim, latent.rank, (), heads),
+        _matrix(f"{attention}.o_proj", hidden, heads * latent.value_dim),
+    ]
 
 
 def _mlp(arch: Architecture, layer: str) -> list[ParameterSpec]:

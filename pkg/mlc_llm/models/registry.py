@@ -11,6 +11,8 @@ from mlc_llm.errors import BadModel
 from mlc_llm.models.families.base import Family
 
 FAMILIES = {
+    "deepseek_v2": "deepseek_v2",
+    "deepseek_v3": "deepseek_v3",
     "gemma": "gemma",
     "gemma2": "gemma2",
     "gemma3": "gemma3",

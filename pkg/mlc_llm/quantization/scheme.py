@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 from msgspec import Struct
 
 from mlc_llm.errors import BadConfig
-from mlc_llm.quantization.storage import is_router, is_table
+from mlc_llm.quantization.storage import is_plain, is_table
 
 WeightFormat = Literal["f32", "f16", "q4", "q8"]
 """How a kernel reads a matrix: plain floats, or 4-bit or 8-bit groups of 32 with float16 scales."""
@@ -51,7 +51,7 @@ class Scheme(Struct, frozen=True):
 
     def format_of(self, name: str) -> WeightFormat:
         """The format of the matrix of this name (as in `models.parameters`)."""
-        if is_router(name):
+        if is_plain(name):
             return "f16" if self.weights in CODES else self.weights
         return (self.tables if is_table(name) else None) or self.weights
 

@@ -66,7 +66,7 @@ class Storage(Struct, frozen=True):
 
     def quantizes(self, name: str) -> bool:
         """Whether the matrix of this name (as in `models.parameters`) is quantized."""
-        if self.kind == "none" or is_router(name):
+        if self.kind == "none" or is_plain(name):
             return False
         return self.tables or not is_table(name)
 
@@ -80,9 +80,10 @@ def is_embedding(name: str) -> bool:
     return name.startswith("model.embed_")
 
 
-def is_router(name: str) -> bool:
-    """Whether the matrix decides between experts: a small error there chooses another one."""
-    return name.endswith((".mlp.gate.weight", ".mlp.shared_expert_gate.weight"))
+def is_plain(name: str) -> bool:
+    """Whether the matrix is never quantized: it decides between experts, where a small error
+    chooses another one, or makes keys and values of latents, which MLC leaves as they are."""
+    return name.endswith((".mlp.gate.weight", ".mlp.shared_expert_gate.weight", ".w_uk", ".w_uv"))
 
 
 def is_stack(name: str) -> bool:

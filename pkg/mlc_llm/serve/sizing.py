@@ -71,10 +71,10 @@ class _Chosen(NamedTuple):
 
 
 def kv_bytes_per_page(arch: Architecture, scheme: Scheme) -> int:
-    """Bytes of one page in all layers, keys and values; heads are padded to a multiple of 16."""
+    """Bytes of one page in all layers."""
     width = 4 if scheme.kv_dtype == "float32" else 2
-    head = _round_up(arch.head_dim, 16)
-    return arch.num_hidden_layers * 2 * arch.num_key_value_heads * head * PAGE_SIZE * width
+    heads, vectors, columns = arch.kv_page
+    return arch.num_hidden_layers * heads * vectors * columns * PAGE_SIZE * width
 
 
 def step_bytes(arch: Architecture, *, rows: int, sequences: int, positions: int) -> int:
@@ -83,6 +83,8 @@ def step_bytes(arch: Architecture, *, rows: int, sequences: int, positions: int)
     An upper estimate in float32, as if every activation of a layer lived at once.
     """
     heads = (2 * arch.num_attention_heads + 2 * arch.num_key_value_heads) * arch.head_dim
+    if (latent := arch.latent) is not None:
+        heads += arch.num_attention_heads * (2 * latent.rank + latent.value_dim)
     inner = 3 * arch.intermediate_size
     if (experts := arch.experts) is not None:
         chosen = experts.per_token * (experts.intermediate_size + 4)

@@ -71,7 +71,9 @@ def bind(folder: ModelFolder, scheme: Scheme, tensors: Mapping[str, StoredTensor
     bindings = []
     for spec in parameters(arch):
         names = layout.stored_names(spec.name)
-        if spec.kind != "vector" and storage and storage.quantizes(spec.name):
+        if layout.latent_heads and spec.name.endswith((".w_uk", ".w_uv")):
+            bindings.append(Binding(spec, _of_latents(spec, names[0], arch, finder)))
+        elif spec.kind != "vector" and storage and storage.quantizes(spec.name):
             if scheme.format_of(spec.name) in CODES:
                 bindings.append(Binding(spec, _words(spec, names, storage, finder)))
             else:
@@ -199,6 +201,21 @@ def _floats(
     is_norm = spec.kind == "vector" and spec.name.endswith("norm.weight")
     offset = layout.norm_offset if is_norm else 0.0
     return StoredFloats(tuple(pieces), transposed, offset)
+
+
+def _of_latents(
+    spec: ParameterSpec, name: str, arch: Architecture, finder: _Finder
+) -> StoredFloats:
+    """Matrices of heads, which lie in one tensor [heads * (nope_dim + value_dim), rank]."""
+    latent, heads = arch.latent, arch.num_attention_heads
+    assert latent is not None
+    keys = name.endswith(".w_uk")
+    each = latent.nope_dim + latent.value_dim
+    whole = f"{name.rpartition('.')[0]}.kv_b_proj.weight"
+    stored = finder.find(whole, (heads * each, latent.rank), FLOATS)
+    first, last = (0, latent.nope_dim) if keys else (latent.nope_dim, each)
+    pieces = [rows_of(stored, head * each + first, head * each + last) for head in range(heads)]
+    return StoredFloats(tuple(pieces), transposed=keys)
 
 
 def pieces_of(spec: ParameterSpec, names: tuple[str, ...]) -> list[tuple[str, int]]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlc_llm.compiler.abi import PAGE_SIZE, round_up
+from mlc_llm.compiler.abi import PAGE_SIZE
 from mlc_llm.models.architecture import Architecture
 from mlc_llm.quantization.scheme import Scheme, kv_storage
 from mlc_llm.weights.memory import huge_empty
@@ -16,9 +16,9 @@ Pool = NDArray[Any]
 
 
 def pool_shape(arch: Architecture, num_pages: int) -> tuple[int, ...]:
-    """[layers, pages, KV heads, 2, 16 * D], D rounded up to 16; layout in `compiler.abi`."""
-    page = PAGE_SIZE * round_up(arch.head_dim, 16)
-    return (arch.num_hidden_layers, num_pages, arch.num_key_value_heads, 2, page)
+    """[layers, pages, KV heads, vectors of a head, 16 * D]; layout in `compiler.abi`."""
+    heads, vectors, width = arch.kv_page
+    return (arch.num_hidden_layers, num_pages, heads, vectors, PAGE_SIZE * width)
 
 
 def page_bytes(arch: Architecture, scheme: Scheme) -> int:

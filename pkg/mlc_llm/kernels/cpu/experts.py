@@ -158,7 +158,11 @@ def _operands(level: Level, weights: WeightFormat, rows: Expr, blocks: int, cols
     """Append rows and weights."""
     if weights == "f32" or weights == "f16":
         floats = operands_float(weights, rows, blocks, cols)
-        return lambda places, block, together: sums_float(level, floats, places, block, together)
+
+        def of_floats(rows: list[Expr], block: Expr, together: int) -> Sums:
+            return sums_float(level, floats, [(row, 0) for row in rows], block, together)
+
+        return of_floats
     words = operands_grouped(CODES[weights], blocks, cols)
 
     def sums_of(rows: list[Expr], block: Expr, together: int) -> Sums:

@@ -39,11 +39,16 @@ PREFETCH_COLUMNS = 64
 UNROLL = 4
 
 
+Place = tuple[Expr, Expr | int]
+"""A row of x and its first column that is read."""
+
+
 class FloatOperands(NamedTuple):
     """Rows and a matrix."""
 
     x: Var
     w: Var
+    cols: int
 
 
 def linear_float(
@@ -67,7 +72,7 @@ def linear_float(
         out = output_args(level, epilogue, num_blocks, num_rows, n, bias, softcap)
 
         def tile(row: Expr, block: Expr, rows: int, blocks: int) -> None:
-            places = [row + i for i in range(rows)]
+            places: list[Place] = [(row + i, 0) for i in range(rows)]
             out.write(row, block, sums_float(level, operands, places, block, blocks))
 
         blocks_of = partial(blocks_of_tile, level, is_gated(epilogue))
@@ -85,31 +90,32 @@ def blocks_of_tile(level: Level, gated: bool, rows: int) -> int:
 
 
 def operands_float(
-    weights: Literal["f32", "f16"], n: Expr, num_blocks: int, cols: int
+    weights: Literal["f32", "f16"], n: Expr, num_blocks: int, cols: int, width: int | None = None
 ) -> FloatOperands:
-    """Append the parameters."""
+    """Append the parameters; rows of x have `width` columns, or just those that are read."""
     dtype = "float32" if weights == "f32" else "float16"
     return FloatOperands(
-        arg("x", (n, cols), "float32"),
+        arg("x", (n, width or cols), "float32"),
         arg("w", (num_blocks, round_up(cols, GROUP_SIZE), ROW_BLOCK), dtype),
+        cols,
     )
 
 
 def sums_float(
-    level: Level, use: FloatOperands, rows: list[Expr], block: Expr, blocks: int
+    level: Level, use: FloatOperands, places: list[Place], block: Expr, blocks: int
 ) -> Sums:
-    """The sums of these rows of x and `blocks` blocks."""
-    sums = new_sums(level, blocks, len(rows))
+    """The sums of the rows at `places` and `blocks` blocks."""
+    sums = new_sums(level, blocks, len(places))
     together = blocks if TRAITS[level].lanes == ROW_BLOCK else 1
     for b in range(0, blocks, together):
-        _accumulate(level, use, rows, block + b, sums[b : b + together])
+        _accumulate(level, use, places, block + b, sums[b : b + together])
     return sums
 
 
 def _accumulate(
-    level: Level, use: FloatOperands, rows: list[Expr], block: Expr, sums: Sums
+    level: Level, use: FloatOperands, places: list[Place], block: Expr, sums: Sums
 ) -> None:
-    lanes, cols = TRAITS[level].lanes, int(use.x.shape[1])
+    lanes, cols = TRAITS[level].lanes, use.cols
 
     def load(block: Expr, k: Expr, part: int) -> Expr:
         value = use.w[block, k, span(part * lanes, lanes)]
@@ -121,8 +127,8 @@ def _accumulate(
         parts = [
             [load(block + b, k, p) for p in range(ROW_BLOCK // lanes)] for b in range(len(sums))
         ]
-        for i, row in enumerate(rows):
-            xs = T.bind(splat(use.x[row, k], lanes))
+        for i, (row, first) in enumerate(places):
+            xs = T.bind(splat(use.x[row, first + k], lanes))
             for b, p in product(range(len(sums)), range(ROW_BLOCK // lanes)):
                 total = sums[b][i][p]
                 put(total, fma(level, parts[b][p], xs, get(total, lanes), lanes), lanes)

@@ -138,7 +138,7 @@ def _strength(experts: Experts, choice: Var, first: Expr, size: int) -> Expr:
     for place in (best, second):
         T.buffer_store(place, T.float32(NEVER), [0])
     with T.serial(T.int64(size)) as i:
-        value = T.bind(choice[i])
+        value = T.bind(choice[first + i])
         T.buffer_store(second, T.max(second[0], T.min(best[0], value)), [0])
         T.buffer_store(best, T.max(best[0], value), [0])
     return best[0] + second[0] if experts.group_score == "best_two" and size > 1 else best[0]

@@ -19,7 +19,7 @@ from mlc_llm.weights.pack import unpack_weights
 from mlc_llm.weights.safetensors import find_tensors
 from mlc_llm.weights.shards import plan
 from support import mlc_decoder
-from support.checkpoints import Tensor, write_folder
+from support.checkpoints import FIXTURES, load, write_folder
 from support.folders import mlc_config, tiny_llama, write_hf_folder, write_json, write_tokenizer
 
 WRITTEN = [name for name, storage in STORAGES.items() if storage.kind != "awq"]
@@ -45,55 +45,22 @@ def converted(source: Path, output: Path, quantization: str, threads: int = 2) -
     write_tokenizer(output)
 
 
-MOE = {
-    "architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "vocab_size": 290,
-    "hidden_size": 64, "intermediate_size": 88, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "head_dim": 16, "num_experts": 3, "num_experts_per_tok": 2,
-    "moe_intermediate_size": 64, "mlp_only_layers": [0], "max_position_embeddings": 64,
-}  # fmt: skip
-
-
-def moe_tensors() -> list[Tensor]:
-    """What such a model stores, expert by expert."""
-    widths = {"gate_proj": (64, 64), "up_proj": (64, 64), "down_proj": (64, 64)}
-    dense = {"gate_proj": (88, 64), "up_proj": (88, 64), "down_proj": (64, 88)}
-    attention = {"q_proj": (64, 64), "k_proj": (32, 64), "v_proj": (32, 64), "o_proj": (64, 64)}
-    found = {"model.embed_tokens": (290, 64), "lm_head": (290, 64), "model.norm": (64,)}
-    for i in range(2):
-        layer = f"model.layers.{i}"
-        found |= {f"{layer}.self_attn.{name}": shape for name, shape in attention.items()}
-        found |= {f"{layer}.self_attn.{name}_norm": (16,) for name in "qk"}
-        found |= {f"{layer}.{name}_layernorm": (64,) for name in ("input", "post_attention")}
-    found |= {f"model.layers.0.mlp.{name}": shape for name, shape in dense.items()}
-    found["model.layers.1.mlp.gate"] = (3, 64)
-    for e in range(3):
-        experts = f"model.layers.1.mlp.experts.{e}"
-        found |= {f"{experts}.{name}": shape for name, shape in widths.items()}
-    return [
-        Tensor(f"{name}.weight", shape, 1.0 * (len(shape) == 1)) for name, shape in found.items()
-    ]
-
-
+@pytest.mark.parametrize("name", ["mixtral", "qwen3_moe", "deepseek_v3"])
 @pytest.mark.parametrize(
     "quantization", ["q0f16", "q3f16_1", "q4f16_0", "q4f16_1", "e4m3_e4m3_f16"]
 )
-def test_experts_lie_in_one_tensor_and_arrive_again(quantization: str, tmp_path: Path) -> None:
-    write_folder(tmp_path / "hf", MOE, moe_tensors())
-    source = open_folder(tmp_path / "hf")
-    convert(
-        source, find_tensors(source.path), STORAGES[quantization], tmp_path / "mlc",
-        lambda *_: None, 2,
-    )  # fmt: skip
-    config = {**mlc_config(source.architecture, quantization), "model_config": MOE}
-    write_json(tmp_path / "mlc" / "mlc-chat-config.json", config)
-    write_tokenizer(tmp_path / "mlc")
-    raw = mlc_decoder.read_raw(tmp_path / "mlc")
-    mlp = "model.layers.1.mlp"
-    assert raw[f"{mlp}.gate.weight"].shape == (3, 64)
-    leaf = "weight" if quantization == "q0f16" else "q_weight"
-    assert raw[f"{mlp}.moe_gate_up_proj.{leaf}"].shape[:2] == (3, 128)
-    assert raw[f"{mlp}.moe_down_proj.{leaf}"].shape[:2] == (3, 64)
-    stored = open_folder(tmp_path / "mlc")
+def test_experts_lie_in_one_tensor_and_arrive_again(
+    quantization: str, name: str, tmp_path: Path
+) -> None:
+    recorded = load(FIXTURES / f"{name}.npz")
+    write_folder(tmp_path / "hf", recorded.config, recorded.tensors)
+    source, target = open_folder(tmp_path / "hf"), tmp_path / "mlc"
+    tensors = find_tensors(source.path)
+    convert(source, tensors, STORAGES[quantization], target, lambda *_: None, 2)
+    config = mlc_config(source.architecture, quantization)
+    write_json(target / "mlc-chat-config.json", {**config, "model_config": recorded.config})
+    write_tokenizer(target)
+    stored = open_folder(target)
     assert stored.architecture == source.architecture
     scheme = choose_scheme(stored, None)
     plain = SCHEMES["q0f32"]
@@ -101,12 +68,35 @@ def test_experts_lie_in_one_tensor_and_arrive_again(quantization: str, tmp_path:
     found = unpack_weights(stored.architecture, scheme, load_weights(stored, scheme))
     step = STEPS.get(quantization) or STEPS[quantization[:2]]
     for name, value in expected.items():
-        if value.ndim == 2:
-            assert np.abs(found[name] - value).max() <= step * np.abs(value).max(), name
+        assert np.abs(found[name] - value).max() <= step * np.abs(value).max(), name
+
+
+def test_tensors_of_experts_and_of_latents_have_the_names_and_shapes_of_mlc(tmp_path: Path) -> None:
+    recorded = load(FIXTURES / "deepseek_v3.npz")
+    write_folder(tmp_path / "hf", recorded.config, recorded.tensors)
+    source = open_folder(tmp_path / "hf")
+    tensors = find_tensors(source.path)
+    convert(source, tensors, STORAGES["q4f16_1"], tmp_path / "mlc", lambda *_: None, 2)
+    raw = mlc_decoder.read_raw(tmp_path / "mlc")
+    shapes = {
+        "mlp.gate.weight": (16, 64),
+        "mlp.e_score_correction_bias": (16,),
+        "mlp.moe_gate_up_proj.q_weight": (16, 80, 8),
+        "mlp.moe_gate_up_proj.q_scale": (16, 80, 2),
+        "mlp.moe_down_proj.q_weight": (16, 64, 8),
+        "mlp.moe_down_proj.q_scale": (16, 64, 2),
+        "mlp.shared_experts.gate_up_proj.q_weight": (80, 8),
+        "self_attn.kv_a_proj_with_mqa.q_weight": (80, 8),
+        "self_attn.w_uk": (4, 64, 16),
+        "self_attn.w_uv": (4, 16, 64),
+    }
+    for name, shape in shapes.items():
+        assert raw[f"model.layers.1.{name}"].shape == shape, name
 
 
 def test_experts_in_float8_blocks_need_whole_blocks(tmp_path: Path) -> None:
-    write_folder(tmp_path / "hf", MOE, moe_tensors())
+    recorded = load(FIXTURES / "qwen3_moe.npz")
+    write_folder(tmp_path / "hf", recorded.config, recorded.tensors)
     source, storage = open_folder(tmp_path / "hf"), STORAGES["fp8_e4m3fn_bf16_block_scale"]
     with pytest.raises(BadConfig, match="no whole number of blocks"):
         convert(source, find_tensors(source.path), storage, tmp_path / "mlc", lambda *_: None, 2)
