@@ -18,7 +18,8 @@ def linear_heads(x: Array, w: Array, heads: int, cols: int) -> Array:
     """Each head of x [n, heads * stride] times the transpose of its own matrix in packed `w`."""
     matrices = unpack_float(w).astype(np.float64).reshape(heads, -1, w.shape[1])[..., :cols]
     rows = x.astype(np.float64).reshape(len(x), heads, -1)[..., :cols]
-    return np.einsum("nhc,hrc->nhr", rows, matrices).reshape(len(x), -1).astype(np.float32)
+    made: Array = np.einsum("nhc,hrc->nhr", rows, matrices)
+    return made.reshape(len(x), -1).astype(np.float32)
 
 
 def turn(x: Array, rope: Array, interleaved: bool) -> Array:
@@ -52,7 +53,7 @@ def latent_attention(
     latent: Latent,
     scale: float,
 ) -> Array:
-    """Weighted sums of latents [n, heads * rank]; `pool` as float32, `seqs` is each row's sequence."""
+    """Weighted sums of latents [n, heads * rank]; `pool` is float32, `seqs` has rows' sequences."""
     n, heads = len(q), q.shape[1] // latent.rank
     out = np.zeros((n, heads, latent.rank))
     for row in range(n):
