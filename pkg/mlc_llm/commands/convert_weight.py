@@ -18,9 +18,10 @@ from mlc_llm.models.folder import ModelFolder
 from mlc_llm.quantization.storage import storage_by_name
 from mlc_llm.weights.convert import convert
 from mlc_llm.weights.load import available_cores
+from mlc_llm.weights.lora import merge
 from mlc_llm.weights.sources.find import find_tensors
 
-FORMATS = ("auto", "huggingface-safetensor")
+FORMATS = ("auto", "huggingface-safetensor", "huggingface-torch", "awq")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -30,9 +31,12 @@ def main(argv: Sequence[str]) -> int:
     folder = open_source(given.config, given.model_type)
     begun = time.monotonic()
     source = Path(given.source) if given.source != "auto" else folder.path
+    tensors = find_tensors(source)
+    if given.lora_adapter is not None:
+        tensors = merge(tensors, given.lora_adapter)
     done = convert(
         folder,
-        find_tensors(source),
+        tensors,
         storage_by_name(given.quantization),
         _output(given.output, folder),
         Estimate("converting"),
@@ -72,7 +76,15 @@ def _parser() -> ArgumentParser:
     parser.add_argument(
         "--source", default="auto", help="folder of the weights; auto: that of CONFIG"
     )
-    parser.add_argument("--source-format", default="auto", choices=FORMATS, help="their format")
+    parser.add_argument(
+        "--source-format",
+        default="auto",
+        choices=FORMATS,
+        help="accepted for MLC LLM's sake; the files say what they are",
+    )
+    parser.add_argument(
+        "--lora-adapter", metavar="FOLDER", type=Path, help="a LoRA adapter (PEFT) to merge"
+    )
     return parser
 
 

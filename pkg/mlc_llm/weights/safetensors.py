@@ -16,8 +16,9 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 
 from mlc_llm.errors import BadModel
-from mlc_llm.models.document import MEBIBYTE, convert, read_json, regular_file_size
-from mlc_llm.weights.source import ITEM_BITS, StoredTensor, is_plain_name, refuse_overlaps
+from mlc_llm.models.document import MEBIBYTE, convert, regular_file_size
+from mlc_llm.weights.index import tensors_of_index
+from mlc_llm.weights.source import ITEM_BITS, StoredTensor, refuse_overlaps
 
 SINGLE_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
@@ -35,12 +36,6 @@ class Entry(Struct, frozen=True):
     data_offsets: tuple[Dimension, Dimension]
 
 
-class Index(Struct, frozen=True):
-    """model.safetensors.index.json."""
-
-    weight_map: dict[str, str]
-
-
 def find_tensors(folder: Path) -> dict[str, StoredTensor]:
     """All tensors of the folder's safetensors files by name, as they lie."""
     if (folder / SINGLE_NAME).exists():
@@ -49,7 +44,7 @@ def find_tensors(folder: Path) -> dict[str, StoredTensor]:
         raise BadModel(
             f"{folder}: has neither {SINGLE_NAME} nor {INDEX_NAME}; save the model as safetensors"
         )
-    return _tensors_of_index(folder / INDEX_NAME)
+    return tensors_of_index(folder / INDEX_NAME, tensors_of_file)
 
 
 def tensors_of_file(path: Path) -> dict[str, StoredTensor]:
@@ -62,22 +57,6 @@ def tensors_of_file(path: Path) -> dict[str, StoredTensor]:
     }
     refuse_overlaps(tensors.values())
     return tensors
-
-
-def _tensors_of_index(index_path: Path) -> dict[str, StoredTensor]:
-    weight_map = read_json(index_path, Index, 64 * MEBIBYTE).weight_map
-    found: dict[str, StoredTensor] = {}
-    for shard in dict.fromkeys(weight_map.values()):
-        if not is_plain_name(shard):
-            raise BadModel(f"{index_path}: shard {shard!r} is not a file name of this folder")
-        for name, tensor in tensors_of_file(index_path.parent / shard).items():
-            if name in found:
-                raise tensor.fault(f"is also in {found[name].path.name}")
-            found[name] = tensor
-    for name, shard in weight_map.items():
-        if name not in found or found[name].path.name != shard:
-            raise BadModel(f"{index_path}: tensor {name} is not in {shard}")
-    return found
 
 
 def _read_header(path: Path, size: int) -> tuple[dict[str, Any], int]:

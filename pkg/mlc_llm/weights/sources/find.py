@@ -12,7 +12,7 @@ from mlc_llm.models.gguf.unpack import WEIGHTS as GGUF
 from mlc_llm.models.quantized import quantized
 from mlc_llm.weights import safetensors
 from mlc_llm.weights.source import StoredTensor
-from mlc_llm.weights.sources import gguf
+from mlc_llm.weights.sources import gguf, torch_bin
 from mlc_llm.weights.sources.float8 import decode_blocks
 from mlc_llm.weights.sources.packed import decode_packed
 
@@ -21,10 +21,13 @@ def find_tensors(folder: Path) -> dict[str, StoredTensor]:
     """All tensors by Hugging Face's names, coded ones decoded. Raises `BadModel`."""
     if any(os.path.lexists(folder / name) for name in safetensors.NAMES):
         return _decoded(folder, safetensors.find_tensors(folder))
+    if any(os.path.lexists(folder / name) for name in torch_bin.NAMES):
+        return _decoded(folder, torch_bin.find_tensors(folder))
     if os.path.lexists(folder / GGUF):
         return gguf.find_tensors((folder / GGUF).resolve())
     raise BadModel(
-        f"{folder}: has no weights; one of {', '.join((*safetensors.NAMES, GGUF))} is needed"
+        f"{folder}: has no weights; one of "
+        f"{', '.join((*safetensors.NAMES, *torch_bin.NAMES, GGUF))} is needed"
     )
 
 
