@@ -9,7 +9,7 @@ import numpy as np
 from mlc_llm.errors import EngineFault
 from mlc_llm.protocol.generation import Grammar
 from mlc_llm.tokenizers.table import TokenTable
-from mlc_workers.guided.compiler import Compiler
+from mlc_workers.guided.compiler import CompiledGrammar, Compiler
 
 TOKENIZER = Path(__file__).resolve().parents[2] / "pkg/mlc_llm/packaged_model/tokenizer.json"
 CLOSING = frozenset(b'"]},')
@@ -60,7 +60,11 @@ class Walker:
 
     def follows(self, grammar: Grammar, text: str) -> bool:
         """Whether the grammar lets this text through, byte by byte, and may end there."""
-        guide = self.compiler.compile(grammar).open(frozenset({self._eos}))
+        return self.accepts(self.compiler.compile(grammar), text)
+
+    def accepts(self, compiled: CompiledGrammar, text: str) -> bool:
+        """The same of a grammar that is compiled already."""
+        guide = compiled.open(frozenset({self._eos}))
         words = np.empty(guide.num_words, np.uint32)
         try:
             steps = [guide.accept(self._single[byte]) for byte in text.encode()]

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from mlc_llm.errors import BadRequest, EngineFault
 from mlc_llm.grammar.limits import check_grammar
 from mlc_llm.protocol.generation import Grammar
+from mlc_workers.guided.schema import plain
 
 if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
@@ -52,6 +53,11 @@ BYTES_PER_BYTE = 64
 """What a compiled grammar holds, estimated from its text: about 180 KB for schemas of 1.2 KB."""
 
 MAX_REASON = 300
+_BETTER_SAID = {
+    "coerce_one_of": "`oneOf` is supported only where no value can match two of its branches; use "
+    "`anyOf`",
+}
+"""What the library says with advice that is not for users, by a word in it."""
 _META = set("\\.+*?()|[]{}^$#&-~/")
 
 
@@ -137,7 +143,7 @@ class Compiler:
 def _schema_source(text: str) -> str:
     schema = msgspec.json.decode(text)
     return LLMatcher.grammar_from_json_schema(
-        "{}" if schema is True else text, overrides=SCHEMA_OPTIONS
+        {} if schema is True else plain(schema), overrides=SCHEMA_OPTIONS
     )
 
 
@@ -152,7 +158,7 @@ def _tools_source(text: str) -> str:
     document = msgspec.json.decode(text)
     parts: list[dict[str, Any]] = [{"lark_grammar": document["lark"]}]
     for index, (tool, schema) in enumerate(document["schemas"]):
-        ruled = schema | {"x-guidance": SCHEMA_OPTIONS}
+        ruled = plain(schema) | {"x-guidance": SCHEMA_OPTIONS}
         part = {"name": f"schema_{index}", "json_schema": ruled}
         error = LLMatcher.validate_grammar(json.dumps({"grammars": [part]}), None, limits=LIMITS)
         if error:
@@ -183,4 +189,5 @@ def _reason(error: str) -> str:
     """The telling line of the library's message, without the pointers into the grammar."""
     lines = [line.strip() for line in error.splitlines()] or ["unknown"]
     telling = next((line[7:] for line in lines if line.startswith("error: ")), lines[0])
+    telling = next((said for name, said in _BETTER_SAID.items() if name in telling), telling)
     return telling.rstrip(".:")[:MAX_REASON]

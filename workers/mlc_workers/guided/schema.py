@@ -1,0 +1,109 @@
+"""JSON schemas, said in the words that the grammar library knows. Pure; knows no library.
+
+What comes out allows the same values, or fewer where JSON Schema is looser than every parser:
+
+    format: "x-mine"        dropped: to JSON Schema a format that nobody defined is a remark
+    not: {not: S}           S, and so a single branch of oneOf
+    format: date, time ...  no year 0, 30th of February, leap second, small t or z
+    format: hostname        no two hyphens in a row, at most 253 characters
+
+What it cannot say so stays as it is, and the library refuses it by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+DEFINED_FORMATS = frozenset(
+    "date-time date time duration email idn-email hostname idn-hostname ipv4 ipv6 uri "
+    "uri-reference iri iri-reference uuid uri-template json-pointer relative-json-pointer "
+    "regex".split()
+)
+"""Of JSON Schema 2020-12."""
+
+_ONE = frozenset(
+    "additionalItems additionalProperties contains contentSchema else if items not propertyNames "
+    "then unevaluatedItems unevaluatedProperties".split()
+)
+_LIST = frozenset(("allOf", "anyOf", "items", "oneOf", "prefixItems"))
+_MAP = frozenset(
+    "$defs definitions dependencies dependentSchemas patternProperties properties".split()
+)
+"""Keywords whose value is a schema, a list of schemas, or schemas by name."""
+
+_YEAR = "([0-9]{3}[1-9]|[0-9]{2}[1-9]0|[0-9][1-9]00|[1-9]000)"
+_OF_FOUR = "(0[48]|[2468][048]|[13579][26])"
+_LEAP_YEAR = f"([0-9]{{2}}{_OF_FOUR}|{_OF_FOUR}00)"
+_DAY = (
+    f"({_YEAR}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)"
+    f"|02-(0[1-9]|1[0-9]|2[0-8]))|{_LEAP_YEAR}-02-29)"
+)
+_TIME = r"([0-9]{2}:){2}[0-5][0-9](\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})"
+_LABEL = "[0-9A-Za-z]+(-[0-9A-Za-z]+)*"
+_STRICTER: dict[str, dict[str, Any]] = {
+    "date": {"pattern": f"^{_DAY}$"},
+    "time": {"pattern": f"^{_TIME}$"},
+    "date-time": {"pattern": f"^{_DAY}T{_TIME}$"},
+    "hostname": {"pattern": rf"^{_LABEL}(\.{_LABEL})*$", "maxLength": 253},
+}
+"""What is asked of texts beside their format: the library takes these formats too lightly."""
+
+
+def plain(schema: dict[str, Any]) -> dict[str, Any]:
+    """A new schema. `schema` is at most as deep as `limits.MAX_SCHEMA_DEPTH`."""
+    moved = any("/not" in path or "/oneOf" in path for path in _references(schema))
+    return _node(schema, may_move=not moved)
+
+
+def _node(schema: dict[str, Any], may_move: bool) -> dict[str, Any]:
+    """`may_move`: no reference leads into what is moved."""
+
+    def inner(value: Any) -> Any:
+        return _node(value, may_move) if isinstance(value, dict) else value
+
+    found = {key: _inside(key, value, inner) for key, value in schema.items()}
+    also: list[Any] = []
+    if may_move:
+        also += _unwrap(found)
+    name = found.get("format")
+    if isinstance(name, str):
+        if name not in DEFINED_FORMATS:
+            del found["format"]
+        elif name in _STRICTER:
+            also.append(_STRICTER[name])
+    if also and isinstance(found.get("allOf", []), list):
+        found["allOf"] = [*found.get("allOf", []), *also]
+    return found
+
+
+def _inside(key: str, value: Any, inner: Callable[[Any], Any]) -> Any:
+    """The value of a keyword with `inner` of every schema in it."""
+    if key in _MAP and isinstance(value, dict):
+        return {name: inner(schema) for name, schema in value.items()}
+    if key in _LIST and isinstance(value, list):
+        return [inner(schema) for schema in value]
+    return inner(value) if key in _ONE else value
+
+
+def _unwrap(schema: dict[str, Any]) -> Iterator[Any]:
+    """Take out what is a schema in a wrapping that says nothing."""
+    denied = schema.get("not")
+    if denied is False or denied in ({"not": {}}, {"not": True}):
+        del schema["not"]
+    elif isinstance(denied, dict) and denied.keys() == {"not"} and denied["not"] is not False:
+        yield schema.pop("not")["not"]
+    branches = schema.get("oneOf")
+    if isinstance(branches, list) and len(branches) == 1:
+        yield schema.pop("oneOf")[0]
+
+
+def _references(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key == "$ref" and isinstance(inner, str):
+                yield inner
+            yield from _references(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _references(inner)
