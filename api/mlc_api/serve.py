@@ -7,7 +7,6 @@ framework is imported. While the engine loads, the server answers 503 and says w
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import signal
@@ -29,6 +28,7 @@ from mlc_api.tls import check_tls
 from mlc_llm import __version__
 from mlc_llm.models.resolve import resolve_model
 from mlc_llm.serve.config import to_spec
+from mlc_llm.started import settle_down
 
 PACKAGED_ID = "packaged"
 """Name of the model that comes with the package."""
@@ -132,7 +132,7 @@ class _Life:
 
     async def _start_engine(self) -> None:
         ready = await self._engine.start()
-        gc.freeze()  # a collection of all that was imported would stop every stream for 10 ms
+        settle_down()
         self._console.decisions(ready)
         host, port = self._listener.getsockname()[:2]
         scheme = "http" if self._settings.tls is None else "https"

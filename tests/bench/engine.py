@@ -134,6 +134,7 @@ async def run(args: argparse.Namespace) -> None:
         max_num_sequence=most,
         max_total_sequence_length=max(longest, most * (128 + args.tokens + 16)) + 512,
         prefix_cache_mode="disable",
+        prefill_mode="chunked",  # all prompts first: then all decode together
     )
     started = time.perf_counter()
     client = await EngineClient.start(spec, on_progress=_show)

@@ -158,6 +158,7 @@ async def run(args: argparse.Namespace) -> None:
         quantization=args.quantization,
         mode="server",
         prefix_cache_mode="disable",
+        prefill_mode="chunked",  # all prompts first: then all decode together
         max_num_sequence=max(args.batch),
         max_total_sequence_length=max(args.batch) * (args.context + args.tokens + 64) + 512,
     )

@@ -62,6 +62,7 @@ async def run(args: argparse.Namespace) -> None:
         quantization=args.quantization,
         mode="server",
         prefix_cache_mode="disable",
+        prefill_mode="chunked",  # all prompts first: then all decode together
         enable_tracing=True,
         max_num_sequence=most,
         max_total_sequence_length=most * (args.context + args.tokens + 64),

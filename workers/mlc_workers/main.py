@@ -7,7 +7,6 @@ error that the clients were told of, `EXIT_ORPHANED` when the client is gone.
 
 from __future__ import annotations
 
-import gc
 import signal
 import sys
 import traceback
@@ -20,6 +19,7 @@ from mlc_llm.errors import MLCError, one_line
 from mlc_llm.ipc.launch import exit_with_client, receive
 from mlc_llm.protocol.messages import Ready
 from mlc_llm.protocol.spec import EngineSpec
+from mlc_llm.started import settle_down
 from mlc_workers.announce import Announcer
 from mlc_workers.engine.inbox import End
 
@@ -65,7 +65,7 @@ def main(argv: Sequence[str], stdin: IO[bytes], builder: str = BUILDER) -> int:
         announcer.start_failed(error)
         return 1
     signal.signal(signal.SIGTERM, _stopper(engine))
-    gc.freeze()  # what was built lives as long as the process: no collection need look at it
+    settle_down()
     announcer.ready(ready)
     try:
         engine.run()

@@ -37,6 +37,7 @@ def engine_spec(model: str, quantization: str, threads: int, shapes: list[Shape]
         max_num_sequence=max(s.sequences for s in shapes),
         max_total_sequence_length=most,
         prefix_cache_mode="disable",
+        prefill_mode="chunked",  # all prompts first: then all decode together
     )
 
 

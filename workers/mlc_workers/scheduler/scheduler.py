@@ -84,7 +84,7 @@ class Scheduler:
         """The step, from its plan to the answers, took so long."""
         if self.pace is not None:
             num_streams = len(step.choices) - sum(step.is_prefill)
-            self.pace.learn(num_streams, step.num_prefill_tokens, seconds)
+            self.pace.learn(num_streams, step.plan.num_tokens - num_streams, seconds)
 
     def settle(self, step: Step, tokens: Iterable[int]) -> None:
         """The step was run: `tokens[i]` was sampled for `step.sampled[i]`.

@@ -1,0 +1,19 @@
+"""What a process does once it has started."""
+
+from __future__ import annotations
+
+import gc
+
+from mlc_llm.started import settle_down
+
+
+def test_collections_do_not_look_at_what_was_built_before() -> None:
+    built = [[] for _ in range(3)]
+    try:
+        settle_down()
+        later: list[object] = []
+        tracked = gc.get_objects()
+        assert not any(thing is built for thing in tracked)
+        assert any(thing is later for thing in tracked)
+    finally:
+        gc.unfreeze()
