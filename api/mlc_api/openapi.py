@@ -37,6 +37,7 @@ from mlc_llm.protocol.text_tools import (
     TemplateResponse,
     TokenizeRequest,
     TokenizeResponse,
+    TokenizerInfo,
     VersionResponse,
 )
 
@@ -113,6 +114,9 @@ ENDPOINTS = (
         TokenizeResponse,
     ),
     Endpoint("post", "/detokenize", "The text of tokens.", DetokenizeRequest, DetokenizeResponse),
+    Endpoint(
+        "get", "/tokenizer_info", "Special tokens and the chat template.", response=TokenizerInfo
+    ),
     Endpoint(
         "post",
         "/apply-template",

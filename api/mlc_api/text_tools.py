@@ -16,6 +16,7 @@ from mlc_llm.protocol.text_tools import (
     TemplateResponse,
     TokenizeRequest,
     TokenizeResponse,
+    TokenizerInfo,
 )
 from mlc_llm.serve import text_tools
 from mlc_llm.serve.embeddings import Embeddings, prepare_embeddings
@@ -52,6 +53,10 @@ class TextTools:
         """For /detokenize."""
         request = parse_as(body, DetokenizeRequest)
         return await text_tools.detokenize(request, self._model, self._engine.ready)
+
+    def tokenizer_info(self) -> TokenizerInfo:
+        """For /tokenizer_info."""
+        return text_tools.tokenizer_info(self._model, self._engine.ready)
 
     async def apply_template(self, body: bytes) -> TemplateResponse:
         """For /apply-template."""

@@ -1,10 +1,10 @@
-"""POST /tokenize, /detokenize and /apply-template, also under /v1."""
+"""POST /tokenize, /detokenize and /apply-template, GET /tokenizer_info: also under /v1."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from litestar import Request, Response, post
+from litestar import Request, Response, get, post
 from litestar.handlers import HTTPRouteHandler
 
 from mlc_api.routes.body import read_body
@@ -29,9 +29,13 @@ def text_tool_routes(served: Served, tools: TextTools) -> list[HTTPRouteHandler]
         found = await tools.detokenize(await read_body(request, seconds))
         return Response(encode_object(found), media_type=JSON)
 
-    @post("/apply-template", status_code=200)
+    @post(["/apply-template", "/v1/apply-template"], status_code=200)
     async def apply_template(request: Request[Any, Any, Any]) -> Response[bytes]:
         found = await tools.apply_template(await read_body(request, seconds))
         return Response(encode_object(found), media_type=JSON)
 
-    return [tokenize, detokenize, apply_template]
+    @get(["/tokenizer_info", "/v1/tokenizer_info"], sync_to_thread=False)
+    def tokenizer_info() -> Response[bytes]:
+        return Response(encode_object(tools.tokenizer_info()), media_type=JSON)
+
+    return [tokenize, detokenize, apply_template, tokenizer_info]

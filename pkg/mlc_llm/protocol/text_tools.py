@@ -56,6 +56,22 @@ class DetokenizeResponse(Object, frozen=True):
     content: str
 
 
+class TokenizerInfo(Object, frozen=True):
+    """What evaluation harnesses ask of the tokenizer, by the names of tokenizer_config.json."""
+
+    tokenizer_class: str | None
+    model_max_length: int
+    """Tokens of the longest sequence, prompt and answer."""
+    bos_token: str | None
+    """The text of the token that begins prompts."""
+    eos_token: str | None
+    """The text of the first of the tokens that end answers."""
+    pad_token: str | None
+    unk_token: str | None
+    chat_template: str | None
+    """Jinja source."""
+
+
 class TemplateResponse(Object, frozen=True):
     """What the chat template makes of a conversation."""
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
+from mlc_llm.conversation_template.jinja import special_tokens
 from mlc_llm.errors import BadRequest, EngineUnavailable
 from mlc_llm.protocol.generation import GenerationConfig
 from mlc_llm.protocol.messages import Delta, Finished, Ready, Submit
@@ -22,6 +23,7 @@ from mlc_llm.protocol.text_tools import (
     TemplateResponse,
     TokenizeRequest,
     TokenizeResponse,
+    TokenizerInfo,
 )
 from mlc_llm.serve.answer.delta import usage_of
 from mlc_llm.serve.answer.prompt_logprobs import PromptReadings
@@ -90,6 +92,26 @@ async def detokenize(
         check_token(max(ids), ready, "tokens")
     text = await asyncio.to_thread(model.tokenizer.decode, ids)
     return DetokenizeResponse(prompt=text, content=text)
+
+
+def tokenizer_info(model: ServedModel, ready: Ready) -> TokenizerInfo:
+    """What is known of the tokenizer; tokens that it does not name are named by their ids."""
+    folder, tokenizer = model.folder, model.tokenizer
+    named = special_tokens(folder.tokenizer_config)
+    ids = {"bos_token": folder.bos_token_id, "eos_token": next(iter(folder.eos_token_ids), None)}
+    for name, token_id in ids.items():
+        if token_id is not None:
+            named.setdefault(name, tokenizer.name_of(token_id))
+    kind = folder.tokenizer_config.get("tokenizer_class")
+    return TokenizerInfo(
+        tokenizer_class=kind if isinstance(kind, str) else None,
+        model_max_length=ready.max_single_sequence_length,
+        bos_token=named.get("bos_token"),
+        eos_token=named.get("eos_token"),
+        pad_token=named.get("pad_token"),
+        unk_token=named.get("unk_token"),
+        chat_template=folder.chat_template,
+    )
 
 
 async def apply_template(
