@@ -162,6 +162,84 @@ def test_completions_and_chats_follow_expressions_choices_and_grammars(
     assert {text.choices[0].finish_reason, chat.choices[0].finish_reason} == {"stop"}
 
 
+TAGGED = {
+    "structures": [{"begin": "<f>", "schema": {"enum": ["a", 7]}, "end": "</f>"}],
+    "triggers": ["<f"],
+}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"response_format": {"type": "structural_tag", **TAGGED}},
+        {"structured_outputs": {"structural_tag": json.dumps(TAGGED)}},
+    ],
+    ids=["response_format", "structured_outputs"],
+)
+def test_text_around_tags_is_free_and_what_is_inside_obeys(client, model, fields) -> None:
+    bias = {str(token): 20 for token in _ids_of(client, model, "<f")}
+    tags = 0
+    for stream in (False, True):
+        answer = client.chat.completions.create(
+            model=model, messages=ASK, max_tokens=120, temperature=1.5, seed=4, stream=stream,
+            logit_bias=bias, extra_body=fields,
+        )  # fmt: skip
+        text = (
+            "".join(chunk.choices[0].delta.content or "" for chunk in answer)
+            if stream
+            else answer.choices[0].message.content
+        )
+        found = re.findall(r"<f(.*?)</f>", text, re.DOTALL)
+        tags += len(found)
+        assert all(re.fullmatch(r'>[ \n\r\t]*("a"|7)', one) for one in found), text
+    assert tags > 0
+
+
+def _ids_of(client: openai.OpenAI, model: str, text: str) -> list[int]:
+    url = str(client.base_url).removesuffix("v1/") + "tokenize"
+    answer = requests.post(url, json={"prompt": text, "add_special_tokens": False}, timeout=30)
+    tokens: list[int] = answer.json()["tokens"]
+    return tokens
+
+
+EVERY_WAY: list[tuple[dict[str, Any], str]] = [
+    ({"response_format": FORMAT}, ""),
+    ({"response_format": {"type": "json_object", "schema": PERSON}}, ""),
+    ({"structured_outputs": {"json": PERSON}}, ""),
+    ({"guided_json": PERSON}, ""),
+    ({"structured_outputs": {"regex": "[a-f]{2}-[0-9]{2}"}}, "[a-f]{2}-[0-9]{2}"),
+    ({"guided_choice": ["left", "right"]}, "left|right"),
+    ({"structured_outputs": {"grammar": 'start: ("x" | "y")~3'}}, "[xy]{3}"),
+]
+
+
+@pytest.mark.parametrize(("fields", "pattern"), EVERY_WAY, ids=str)
+def test_every_way_of_asking_goes_with_everything_else(client, model, fields, pattern) -> None:
+    def check(text: str, reason: str) -> None:
+        if reason == "stop" and pattern:
+            assert re.fullmatch(pattern, text)
+        elif reason == "stop":
+            Draft202012Validator(PERSON).validate(json.loads(text))
+
+    asked: dict[str, Any] = {
+        "model": model, "n": 2, "seed": 5, "max_tokens": 300, "temperature": 0.8,
+        "stop": ["\0"], "extra_body": fields,
+    }  # fmt: skip
+    chat = client.chat.completions.create(messages=ASK, logprobs=True, top_logprobs=2, **asked)
+    text = client.completions.create(prompt="Hello", logprobs=2, **asked)
+    for choice in chat.choices:
+        check(choice.message.content, choice.finish_reason)
+        said = b"".join(bytes(token.bytes) for token in choice.logprobs.content)
+        assert said.decode() == choice.message.content
+    for choice in text.choices:
+        check(choice.text, choice.finish_reason)
+    pieces = ["", ""]
+    for chunk in client.chat.completions.create(messages=ASK, stream=True, **asked):
+        for part in chunk.choices:
+            pieces[part.index] += part.delta.content or ""
+    assert pieces == [choice.message.content for choice in chat.choices]
+
+
 def test_log_probabilities_are_of_the_free_distribution(client, model) -> None:
     def first(**fields: Any):
         answer = client.completions.create(

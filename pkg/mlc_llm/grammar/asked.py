@@ -1,7 +1,7 @@
 """Which grammar a request asks for, in any of the ways in which clients say it.
 
     response_format       OpenAI's; with `schema` beside `type` as MLC LLM has it
-    structured_outputs    vLLM's: one of json, json_object, regex, choice, grammar
+    structured_outputs    vLLM's: one of json, json_object, regex, choice, grammar, structural_tag
     guided_json ...       vLLM's older names of the same
 
 At most one of them may constrain the answer.
@@ -15,12 +15,13 @@ import msgspec
 
 from mlc_llm.errors import BadRequest
 from mlc_llm.grammar.limits import check_grammar
+from mlc_llm.grammar.tags import tags_grammar
 from mlc_llm.protocol.generation import Grammar
 from mlc_llm.protocol.requests import GenerationFields, ResponseFormat, StructuredOutputs
 
 ANY_OBJECT = '{"type":"object"}'
 
-_REFUSED = ("structural_tag", "whitespace_pattern", "disable_any_whitespace")
+_REFUSED = ("whitespace_pattern", "disable_any_whitespace")
 
 
 def grammar_of(request: GenerationFields) -> Grammar | None:
@@ -60,11 +61,19 @@ def _response_format(given: ResponseFormat | None) -> Grammar | None:
             return _schema(given.schema, "response_format.schema")
         param = "response_format.json_schema"
         raise BadRequest(f"`{param}` must have a `schema`.", param=param)
+    if given.type == "structural_tag":
+        return tags_grammar(_tags_of(given), "response_format")
     raise BadRequest(
-        f'`response_format` cannot have the type "{given.type[:50]}"; use "text", "json_object" or '
-        '"json_schema".',
+        f'`response_format` cannot have the type "{given.type[:50]}"; use "text", "json_object", '
+        '"json_schema" or "structural_tag".',
         param="response_format",
     )
+
+
+def _tags_of(given: ResponseFormat) -> dict[str, Any]:
+    if given.format is not None:
+        return {"format": given.format}
+    return {"structures": given.structures or [], "triggers": given.triggers or []}
 
 
 def _structured_outputs(given: StructuredOutputs | None) -> list[Grammar | None]:
@@ -82,10 +91,12 @@ def _structured_outputs(given: StructuredOutputs | None) -> list[Grammar | None]
         _text("regex", given.regex, "structured_outputs.regex"),
         _choice(given.choice, "structured_outputs.choice"),
         _text("lark", given.grammar, "structured_outputs.grammar"),
+        tags_grammar(given.structural_tag, "structured_outputs.structural_tag"),
     ]
     if not any(asked):
         raise BadRequest(
-            "`structured_outputs` must have one of json, json_object, regex, choice and grammar.",
+            "`structured_outputs` must have one of json, json_object, regex, choice, grammar and "
+            "structural_tag.",
             param="structured_outputs",
         )
     return asked

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from mlc_llm.errors import BadRequest
+from mlc_llm.grammar.tags import Tags, check_tags
 from mlc_llm.protocol.generation import Grammar
 
 MAX_SCHEMA_BYTES = 128 * 1024
@@ -106,12 +107,21 @@ def _check_tools(text: str, param: str) -> None:
             raise BadRequest(message, param=param) from error
 
 
+def _check_tags(text: str, param: str) -> None:
+    _check_size(text, MAX_TOOLS_BYTES, param)
+    tags = msgspec.json.decode(text, type=Tags)
+    check_tags(tags, param)
+    for tag in tags.tags:
+        _check_schema(msgspec.json.encode(tag.schema).decode(), param)
+
+
 _CHECKS: dict[str, Callable[[str, str], None]] = {
     "json_schema": _check_schema,
     "regex": _check_regex,
     "choice": _check_choice,
     "lark": _check_lark,
     "tools": _check_tools,
+    "structural_tag": _check_tags,
 }
 
 

@@ -10,11 +10,11 @@ from msgspec import Struct
 class Grammar(Struct, frozen=True, array_like=True, gc=False):
     """What the generated text must match from its first byte to its last."""
 
-    kind: Literal["json_schema", "regex", "choice", "lark", "tools"]
+    kind: Literal["json_schema", "regex", "choice", "lark", "tools", "structural_tag"]
     text: str
     """A JSON schema, a regular expression, a JSON list of texts, or a grammar in Lark's notation;
     for tools a JSON object: `lark` is a grammar, whose @schema_0 ... stand for the `schemas`, a
-    list of pairs of a tool's name and its JSON schema."""
+    list of pairs of a tool's name and its JSON schema; for structural tags see `grammar.tags`."""
     param: str
     """The field of the request that asked for it; errors name it."""
 

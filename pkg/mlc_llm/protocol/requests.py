@@ -81,17 +81,27 @@ class JSONSchemaFormat(Struct, frozen=True, kw_only=True):
 
 
 class ResponseFormat(Struct, frozen=True, kw_only=True):
-    """What the answer must look like: any text, a JSON object, or JSON that obeys a schema."""
+    """What the answer must look like: any text, a JSON object, JSON that obeys a schema, or text
+    with such JSON between marks."""
 
-    type: Annotated[str, Meta(extra_json_schema={"enum": ["text", "json_object", "json_schema"]})]
+    type: Annotated[
+        str,
+        Meta(extra_json_schema={"enum": ["text", "json_object", "json_schema", "structural_tag"]}),
+    ]
     json_schema: JSONSchemaFormat | None = None
     """OpenAI's place for the schema."""
     schema: JSONSchema | None = None
     """MLC LLM's place for it."""
+    structures: list[dict[str, Any]] | None = None
+    """For `structural_tag`, as vLLM has it: objects with `begin`, `schema` and `end`."""
+    triggers: list[str] | None = None
+    """Texts that begin a structure."""
+    format: dict[str, Any] | None = None
+    """A later way to say the same: an object of the type `triggered_tags`."""
 
 
 class StructuredOutputs(Struct, frozen=True, kw_only=True):
-    """vLLM's way to constrain the answer; exactly one of the first five may be given."""
+    """vLLM's way to constrain the answer; exactly one of the first six may be given."""
 
     json: JSONSchema | None = None
     json_object: bool | None = None
@@ -101,7 +111,8 @@ class StructuredOutputs(Struct, frozen=True, kw_only=True):
     """The answer is one of these texts."""
     grammar: str | None = None
     """Lark's notation, with a rule called `start`."""
-    structural_tag: Any = None
+    structural_tag: str | dict[str, Any] | None = None
+    """Free text with JSON between marks: what `response_format` has, or a string that holds it."""
     whitespace_pattern: str | None = None
     disable_any_whitespace: bool | None = None
 

@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 
 from mlc_llm.errors import BadRequest, EngineFault
 from mlc_llm.grammar.limits import check_grammar
+from mlc_llm.grammar.tags import Tags
 from mlc_llm.protocol.generation import Grammar
 from mlc_workers.guided.schema import plain
+from mlc_workers.guided.tags import lark_of
 
 if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
@@ -120,12 +122,13 @@ class Compiler:
             str(tokenizer), n_vocab=vocab_size, eos_token=list(eos_token_ids) or None
         )
         self._num_words = (vocab_size + 31) // 32
+        self._added_tokens = _added_tokens(tokenizer)
 
     def compile(self, grammar: Grammar) -> CompiledGrammar:
         """Ready for its first mask. Raises BadRequest naming the field and the reason."""
         check_grammar(grammar)
         try:
-            source = _SOURCES[grammar.kind](grammar.text)
+            source = self._source(grammar)
         except ValueError as error:
             raise _unusable(grammar, str(error)) from error
         matcher = LLMatcher(self._tokenizer, source, log_level=0, limits=LIMITS)
@@ -138,6 +141,13 @@ class Compiler:
             raise _unusable(grammar, "no text matches it, or its beginning is too complex")
         num_bytes = BYTES_PER_GRAMMAR + BYTES_PER_BYTE * len(grammar.text)
         return CompiledGrammar(matcher, self._num_words, num_bytes)
+
+    def _source(self, grammar: Grammar) -> str:
+        if grammar.kind != "structural_tag":
+            return _SOURCES[grammar.kind](grammar.text)
+        tags = msgspec.json.decode(grammar.text, type=Tags)
+        schemas = [(f"the schema after {tag.begin[:50]!r}", tag.schema) for tag in tags.tags]
+        return _with_schemas(lark_of(tags, self._added_tokens), schemas)
 
 
 def _schema_source(text: str) -> str:
@@ -154,15 +164,23 @@ def _choice_source(text: str) -> str:
 
 
 def _tools_source(text: str) -> str:
-    """The grammar and its schemas as one source, with the same rules for JSON as answers have."""
     document = msgspec.json.decode(text)
-    parts: list[dict[str, Any]] = [{"lark_grammar": document["lark"]}]
-    for index, (tool, schema) in enumerate(document["schemas"]):
-        ruled = plain(schema) | {"x-guidance": SCHEMA_OPTIONS}
+    schemas = [(f"the parameters of the tool `{name}`", one) for name, one in document["schemas"]]
+    return _with_schemas(document["lark"], schemas)
+
+
+def _with_schemas(lark: str, schemas: Sequence[tuple[str, Any]]) -> str:
+    """A grammar and what its @schema_0 ... stand for, with the same rules for JSON as answers have.
+
+    `schemas`: with each, what to call it in an error.
+    """
+    parts: list[dict[str, Any]] = [{"lark_grammar": lark}]
+    for index, (name, schema) in enumerate(schemas):
+        ruled = (plain(schema) if isinstance(schema, dict) else {}) | {"x-guidance": SCHEMA_OPTIONS}
         part = {"name": f"schema_{index}", "json_schema": ruled}
         error = LLMatcher.validate_grammar(json.dumps({"grammars": [part]}), None, limits=LIMITS)
         if error:
-            raise ValueError(f"the parameters of the tool `{tool}`: {_reason(error)}")
+            raise ValueError(f"{name}: {_reason(error)}")
         parts.append(part)
     return json.dumps({"grammars": parts})
 
@@ -174,6 +192,20 @@ _SOURCES: dict[str, Callable[[str], str]] = {
     "lark": LLMatcher.grammar_from_lark,
     "tools": _tools_source,
 }
+
+
+class _AddedToken(msgspec.Struct):
+    id: int
+    content: str
+
+
+class _TokenizerFile(msgspec.Struct):
+    added_tokens: list[_AddedToken] = []
+
+
+def _added_tokens(tokenizer: Path) -> dict[str, int]:
+    file = msgspec.json.decode(tokenizer.read_bytes(), type=_TokenizerFile)
+    return {token.content: token.id for token in file.added_tokens if token.content}
 
 
 def _literal(text: str) -> str:

@@ -35,6 +35,26 @@ def test_without_a_grammar_any_text_will_do(fields: dict[str, Any]) -> None:
 
 
 OPENAI = {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": SCHEMA}}
+TAGS = {
+    "structures": [
+        {"begin": "<f=a>", "schema": {"type": "integer"}, "end": "</f>"},
+        {"begin": "<f=b>", "schema": "{}"},
+    ],
+    "triggers": ["<f="],
+}
+TRIGGERED = {
+    "type": "triggered_tags",
+    "triggers": ["<f="],
+    "tags": [
+        {
+            "begin": "<f=a>",
+            "content": {"type": "json_schema", "json_schema": {"type": "integer"}},
+            "end": "</f>",
+        },
+        {"begin": "<f=b>", "content": {"type": "json_schema", "json_schema": {}}, "end": ""},
+    ],
+}
+TAGS_TEXT = '{"triggers":["<f="],"tags":[["<f=a>",{"type":"integer"},"</f>"],["<f=b>",{},""]]}'
 ASKED: list[tuple[dict[str, Any], Grammar]] = [
     (
         {"response_format": {"type": "json_object"}},
@@ -75,6 +95,22 @@ ASKED: list[tuple[dict[str, Any], Grammar]] = [
     (
         {"structured_outputs": {"grammar": 'start: "a"'}},
         Grammar("lark", 'start: "a"', "structured_outputs.grammar"),
+    ),
+    (
+        {"response_format": {"type": "structural_tag", **TAGS}},
+        Grammar("structural_tag", TAGS_TEXT, "response_format"),
+    ),
+    (
+        {"response_format": {"type": "structural_tag", "format": TRIGGERED}},
+        Grammar("structural_tag", TAGS_TEXT, "response_format"),
+    ),
+    (
+        {"structured_outputs": {"structural_tag": {"type": "structural_tag", **TAGS}}},
+        Grammar("structural_tag", TAGS_TEXT, "structured_outputs.structural_tag"),
+    ),
+    (
+        {"structured_outputs": {"structural_tag": json.dumps({"format": TRIGGERED})}},
+        Grammar("structural_tag", TAGS_TEXT, "structured_outputs.structural_tag"),
     ),
     ({"guided_json": TEXT}, Grammar("json_schema", TEXT, "guided_json")),
     ({"guided_regex": "a"}, Grammar("regex", "a", "guided_regex")),
@@ -119,7 +155,26 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"structured_outputs": {"json": ""}}, "structured_outputs.json"),
     ({"structured_outputs": {"json": "[]"}}, "structured_outputs.json"),
     ({"structured_outputs": {"json": "3"}}, "structured_outputs.json"),
-    ({"structured_outputs": {"structural_tag": "{}"}}, "structured_outputs.structural_tag"),
+    *(
+        ({"structured_outputs": {"structural_tag": tag}}, "structured_outputs.structural_tag")
+        for tag in (
+            "",
+            "{}",
+            "[]",
+            "[" * 100_000,
+            {"structures": [], "triggers": []},
+            {"structures": TAGS["structures"], "triggers": [""]},
+            {"structures": TAGS["structures"], "triggers": ["<g="]},
+            {"structures": TAGS["structures"], "triggers": ["<f="] * 65},
+            {"structures": [{"begin": "<f", "schema": False}], "triggers": ["<f"]},
+            {"structures": [{"begin": "<f", "schema": nested(70)}], "triggers": ["<f"]},
+            {"structures": [{"begin": "<f", "schema": "{"}], "triggers": ["<f"]},
+            {"structures": [{"begin": "<f" * 1000, "schema": {}}], "triggers": ["<f"]},
+            {"format": {"type": "sequence", "elements": []}},
+            {"format": TRIGGERED | {"at_least_one": True}},
+            {"format": TRIGGERED | {"tags": [{"begin": "<f=", "content": {"type": "any_text"}}]}},
+        )
+    ),
     (
         {"structured_outputs": {"json": {}, "whitespace_pattern": " *"}},
         "structured_outputs.whitespace_pattern",

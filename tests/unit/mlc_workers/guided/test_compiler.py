@@ -15,6 +15,7 @@ from jsonschema import Draft202012Validator
 from numpy.typing import NDArray
 
 from mlc_llm.errors import BadRequest, EngineFault
+from mlc_llm.grammar.tags import tags_grammar
 from mlc_llm.protocol.generation import Grammar
 from mlc_workers.guided.compiler import Compiler
 from support.grammar_walks import TOKENIZER, Walker
@@ -228,6 +229,62 @@ def test_a_grammar_in_larks_notation_is_followed() -> None:
     grammar = Grammar("lark", text, "guided_grammar")
     assert WALKER.follows(grammar, "12+3+456")
     assert not WALKER.follows(grammar, "12+")
+
+
+def tags(*structures: tuple[str, Any, str], triggers: list[str]) -> Grammar:
+    given = {
+        "structures": [{"begin": b, "schema": s, "end": e} for b, s, e in structures],
+        "triggers": triggers,
+    }
+    grammar = tags_grammar(given, "response_format")
+    assert grammar is not None
+    return grammar
+
+
+TWO_TAGS = tags(
+    ("<fn=add>", {"type": "array", "items": {"type": "integer"}}, "</fn>"),
+    ("<fn=say>", {"type": "string", "maxLength": 5}, "</fn>"),
+    ("[[", {"enum": ["x", "y"]}, "]]"),
+    triggers=["<fn=", "[["],
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_right"),
+    [
+        ("", True),
+        ("no tags, a < b, [1], <fn", True),
+        ('<fn=add>[1,2]</fn> and [["x"]], done', True),
+        ('<fn=say>"hi"</fn><fn=add>[]</fn>', True),
+        ("<fn=", False),
+        ("<fn=other>1</fn>", False),
+        ('<fn=add>["a"]</fn>', False),
+        ("<fn=add>[1]", False),
+        ('text [["z"]]', False),
+    ],
+)
+def test_what_is_between_marks_obeys_its_schema_and_other_text_is_free(
+    text: str, is_right: bool
+) -> None:
+    assert WALKER.follows(TWO_TAGS, text) == is_right
+
+
+def test_a_tag_that_cannot_be_followed_is_named() -> None:
+    with pytest.raises(BadRequest, match=r"after '<fn=a>'.*uniqueItems"):
+        WALKER.compiler.compile(tags(("<fn=a>", {"uniqueItems": True}, ""), triggers=["<fn"]))
+
+
+def test_a_mark_may_be_a_token_of_its_own() -> None:
+    token_id, name = max((i, text.decode()) for i, text in WALKER.table.special.items())
+    assert token_id != 0
+    grammar = tags((f"{name}f", {"type": "boolean"}, ""), triggers=[name])
+    guide = WALKER.compiler.compile(grammar).open(frozenset({0}))
+    for byte in b"hello ":
+        guide.accept(next(i for i in range(1024) if WALKER.table.bytes_of(i) == bytes([byte])))
+    guide.accept(token_id)
+    words = np.empty(guide.num_words, np.uint32)
+    guide.fill(words)
+    assert {WALKER.table.bytes_of(i)[:1] for i in bits_of(words)} == {b"f"}
 
 
 def test_an_end_token_of_the_request_may_come_where_the_text_is_complete() -> None:
