@@ -20,6 +20,10 @@ COMMANDS = {
         "write a Hugging Face model's weights in MLC's form",
     ),
     "compile": ("mlc_llm.commands.compile:main", "compile a model into a library"),
+    "model_metadata": (
+        "mlc_llm.commands.model_metadata:main",
+        "print what a compiled library says of itself",
+    ),
     "check_device": ("mlc_llm.commands.check_device:main", "list the devices that can be used"),
     "gen_config": (
         "mlc_llm.commands.gen_config:main",

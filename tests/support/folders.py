@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlc_llm.models.architecture import Architecture
-from mlc_llm.quantization.group import dequantize, quantize
+from mlc_llm.quantization.group import dequantize
+from mlc_llm.quantization.search import quantize_closest
 from support import toy_tokenizers
 from support.oracle import random_weights
 
@@ -93,7 +94,7 @@ def write_mlc_folder(
     stored: dict[str, Stored] = {}
     for name, value in random_weights(arch, seed).items():
         if quantization == "q4f16_1" and value.ndim == 2:
-            quantized = quantize(value)
+            quantized = quantize_closest(value.astype(np.float16).astype(np.float32))
             base = name.removesuffix("weight")
             stored[f"{base}q_weight"] = "U32", quantized.words
             stored[f"{base}q_scale"] = "F16", quantized.scales

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mlc_llm.arguments import ArgumentParser
+from mlc_llm.commands.overrides import OVERRIDES, check_opt, check_overrides
 from mlc_llm.compiler.artifact import LibrarySpec
 from mlc_llm.compiler.job import Job, LinkFailed, compile_in_child
 from mlc_llm.compiler.target import c_compiler, choose_device
@@ -15,16 +16,19 @@ from mlc_llm.models.folder import open_folder
 from mlc_llm.models.resolve import resolve_model
 from mlc_llm.weights.load import choose_scheme
 
-PRESETS = ("O0", "O1", "O2", "O3")
-
 
 def main(argv: Sequence[str]) -> int:
     """Compile; 0 when the file is whole under its name. Raises `MLCError`."""
     given = _parser().parse_args(argv)
+    check_overrides(given.overrides)
+    check_opt(given.opt)
     output: Path = given.output
     if output.suffix != ".so" or output.is_dir():
         raise BadConfig(f"{output}: --output must be the name of a .so file")
     folder = open_folder(resolve_model(given.model))
+    found = folder.architecture.model_type
+    if given.model_type not in ("auto", found):
+        raise BadConfig(f"--model-type {given.model_type} was given but {folder.path} is a {found}")
     scheme = choose_scheme(folder, given.quantization)
     device = choose_device(given.device)
     compiler = c_compiler()
@@ -56,11 +60,19 @@ def _parser() -> ArgumentParser:
     parser.add_argument("model", metavar="MODEL", help="model folder, its configuration, or a name")
     parser.add_argument("--quantization", help="how weights are computed with")
     parser.add_argument("--device", default="auto", help="auto or cpu")
+    parser.add_argument("--model-type", default="auto", help="auto: what the configuration says")
+    parser.add_argument(
+        "--overrides",
+        default="",
+        metavar="K=V;K=V",
+        help="checked for MLC LLM's sake: " + ", ".join(OVERRIDES),
+    )
     parser.add_argument(
         "--opt",
         default="O2",
-        choices=PRESETS,
-        help="accepted for MLC LLM's sake: its presets choose GPU libraries",
+        help="checked for MLC LLM's sake: its presets and switches choose GPU libraries",
     )
+    for flag in ("--host", "--system-lib-prefix"):
+        parser.add_argument(flag, default="auto", choices=("auto",), help="only auto: this machine")
     parser.add_argument("-o", "--output", required=True, type=Path, help="the .so file")
     return parser

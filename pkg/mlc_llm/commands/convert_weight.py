@@ -15,11 +15,16 @@ from mlc_llm.commands.progress import Estimate
 from mlc_llm.commands.source import add_arguments, open_source
 from mlc_llm.errors import BadConfig
 from mlc_llm.models.folder import ModelFolder
-from mlc_llm.quantization.storage import storage_by_name
+from mlc_llm.quantization.group import quantize_halves
+from mlc_llm.quantization.storage import STORAGES, storage_by_name
 from mlc_llm.weights.convert import convert
+from mlc_llm.weights.encoding import Rounder
 from mlc_llm.weights.load import available_cores
 from mlc_llm.weights.lora import merge
 from mlc_llm.weights.sources.find import find_tensors
+
+ROUNDERS: dict[str, Rounder | None] = {"closest": None, "plain": quantize_halves}
+"""How 4-bit codes with float16 scales are chosen; None is what a model is served with."""
 
 FORMATS = ("auto", "huggingface-safetensor", "huggingface-torch", "awq")
 
@@ -41,6 +46,7 @@ def main(argv: Sequence[str]) -> int:
         _output(given.output, folder),
         Estimate("converting"),
         available_cores(),
+        ROUNDERS[given.rounding],
     )
     print(
         f"{done.num_tensors} tensors, {done.nbytes / 1e6:.1f} MB, "
@@ -69,7 +75,7 @@ def _parser() -> ArgumentParser:
         "Write the weights of a Hugging Face model as an MLC folder. `mlc_llm gen_config` writes "
         "its configuration.",
     )
-    add_arguments(parser)
+    add_arguments(parser, [name for name, row in STORAGES.items() if row.kind != "awq"])
     parser.add_argument(
         "--device", default="auto", help="accepted for MLC LLM's sake; the work is done on the CPU"
     )
@@ -81,6 +87,12 @@ def _parser() -> ArgumentParser:
         default="auto",
         choices=FORMATS,
         help="accepted for MLC LLM's sake; the files say what they are",
+    )
+    parser.add_argument(
+        "--rounding",
+        default="closest",
+        choices=ROUNDERS,
+        help="of 4-bit groups: closest searches for the best scales, plain writes MLC LLM's bits",
     )
     parser.add_argument(
         "--lora-adapter", metavar="FOLDER", type=Path, help="a LoRA adapter (PEFT) to merge"

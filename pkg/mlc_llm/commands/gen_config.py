@@ -19,6 +19,7 @@ from mlc_llm.errors import BadConfig, BadModel
 from mlc_llm.models.chat_config import MAX_BATCH, Sizes, chat_config
 from mlc_llm.models.document import MEBIBYTE, read_json, read_optional_json
 from mlc_llm.models.folder import ModelFolder
+from mlc_llm.quantization.storage import STORAGES
 
 CONFIG = "mlc-chat-config.json"
 TOKENIZER_FILES = (
@@ -159,7 +160,7 @@ def _parser() -> ArgumentParser:
         "mlc_llm gen_config",
         "Write mlc-chat-config.json of a Hugging Face model and copy its tokenizer.",
     )
-    add_arguments(parser)
+    add_arguments(parser, STORAGES)
     parser.add_argument(
         "--conv-template",
         default="auto",

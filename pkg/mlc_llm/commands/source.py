@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from mlc_llm.arguments import ArgumentParser
 from mlc_llm.errors import BadConfig, BadModel
 from mlc_llm.models.folder import ModelFolder, open_folder
 from mlc_llm.models.resolve import resolve_model
-from mlc_llm.quantization.storage import STORAGES
 
 
-def add_arguments(parser: ArgumentParser) -> None:
-    """CONFIG, --quantization, --model-type and --output."""
+def add_arguments(parser: ArgumentParser, quantizations: Iterable[str]) -> None:
+    """CONFIG, --quantization (one of these), --model-type and --output."""
     parser.add_argument(
         "config",
         metavar="CONFIG",
-        help="folder of a Hugging Face model, its config.json, HF://user/repo, or a name",
+        help="folder of a Hugging Face model, its config.json, a .gguf file, HF://user/repo, "
+        "or a name",
     )
     parser.add_argument(
-        "--quantization", required=True, choices=list(STORAGES), help="how weights are stored"
+        "--quantization", required=True, choices=list(quantizations), help="how weights are stored"
     )
     parser.add_argument(
         "--model-type", default="auto", help="model family; auto: what config.json says"

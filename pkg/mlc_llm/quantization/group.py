@@ -74,7 +74,7 @@ def quantize_halves(weights: FloatArray) -> Quantized:
         divisors = scales.astype(np.float32)
         divisors[divisors == 0] = np.inf
         codes = _codes(grouped / divisors[:, None])
-    words = _join_nibbles(codes).reshape(rows, groups * GROUP_WORDS)
+    words = join_nibbles(codes).reshape(rows, groups * GROUP_WORDS)
     if tail:
         words[:, -GROUP_WORDS:] &= tail_mask(cols, Codes(4))
     return Quantized(words, scales.reshape(rows, groups))
@@ -145,7 +145,7 @@ def _codes(quotients: FloatArray) -> NDArray[np.uint8]:
     return quotients.astype(np.uint8)
 
 
-def _join_nibbles(codes: NDArray[np.uint8]) -> WordArray:
+def join_nibbles(codes: NDArray[np.uint8]) -> WordArray:
     """Eight bytes in a row, each below 16, become one word with the first in the lowest bits."""
     pairs = codes.reshape(-1).view("<u8")
     for shift, mask in (

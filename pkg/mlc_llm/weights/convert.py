@@ -2,11 +2,13 @@
 
 Every tensor's place is known before the first is read (`shards`), so pieces are written where they
 belong as they are ready and no more than one for each thread is in memory. Files appear in a
-scratch folder in the target and are moved when all are whole: nothing half-written is left behind.
+scratch folder in the target and are moved when all are whole: nothing half-written is left behind,
+and what a killed conversion left goes with the next one.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import math
 import os
@@ -50,6 +52,8 @@ from mlc_llm.weights.source import StoredTensor
 AnyArray = NDArray[Any]
 Progress = Callable[[int, int], None]
 """Called with the bytes that are written and with all of them."""
+
+SCRATCH, LOCK = ".converting-", "lock"
 
 ROW_UNIT = 128
 """Rows of a piece are a multiple of this: the blocks of every format are whole."""
@@ -284,16 +288,28 @@ def _scratch(output: Path) -> Iterator[Path]:
     existed = output.exists()
     try:
         output.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=".converting-", dir=output))
+        _remove_leftovers(output)
+        scratch = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=output))
+        lock = (scratch / LOCK).open("w")
+        fcntl.flock(lock, fcntl.LOCK_EX)
     except OSError as error:
         raise BadConfig(f"{output}: cannot be written ({error.strerror})") from None
     try:
         yield scratch
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+        lock.close()
         if not existed:
             with suppress(OSError):  # it has the result
                 output.rmdir()
+
+
+def _remove_leftovers(output: Path) -> None:
+    """What conversions left that were killed: nobody holds their locks any more."""
+    for scratch in output.glob(f"{SCRATCH}*"):
+        with suppress(OSError), (scratch / LOCK).open("r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _publish(scratch: Path, output: Path, shards: Sequence[Shard]) -> None:

@@ -21,7 +21,8 @@ from mlc_llm.quantization.encode import (
     tensor_scale,
 )
 from mlc_llm.quantization.floats import FloatArray
-from mlc_llm.quantization.group import Quantized, quantize_halves
+from mlc_llm.quantization.group import Quantized
+from mlc_llm.quantization.search import quantize_closest
 from mlc_llm.quantization.storage import BLOCK, ModelDtype, Storage
 from mlc_llm.weights.shards import Record, record
 
@@ -82,7 +83,7 @@ def quantized(
             record(f"{base}q_weight", words, "uint32"),
             record(f"{base}q_scale", scale, NAMES[storage.dtype]),
         ),
-        _group_encoder(storage, rounder or quantize_halves),
+        _group_encoder(storage, rounder or quantize_closest),
         transposed,
         group_bits=storage.bits if storage.dtype == "F16" and storage.group == 32 else 0,
     )

@@ -19,8 +19,9 @@ from mlc_llm.quantization.floats import (
     widen_bfloats,
     widen_halves,
 )
-from mlc_llm.quantization.group import Quantized, quantize_halves
+from mlc_llm.quantization.group import Quantized
 from mlc_llm.quantization.scheme import CODES, WeightFormat
+from mlc_llm.quantization.search import quantize_closest
 from mlc_llm.weights.binding import Stored, StoredFloats, StoredWords
 from mlc_llm.weights.source import DecodedTensor, StoredTensor, read_columns, read_rows
 
@@ -47,7 +48,7 @@ def row_reader(stored: Stored, weights: WeightFormat) -> RowReader:
     if weights in CODES and (groups := group_reader(stored, CODES[weights].bits)) is not None:
         return groups
     if weights == "q4":
-        return lambda first, last: quantize_halves(_stacked(stored, first, last, _TO_HALVES))
+        return lambda first, last: quantize_closest(_stacked(stored, first, last, _TO_HALVES))
     if weights == "q8":
         return lambda first, last: quantize_bytes(_stacked(stored, first, last, _TO_HALVES))
     conversions = _TO_SINGLES if weights == "f32" else _TO_HALVES

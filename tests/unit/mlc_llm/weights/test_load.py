@@ -13,8 +13,9 @@ from mlc_llm.errors import BadConfig, BadModel
 from mlc_llm.models.folder import ModelFolder, open_folder
 from mlc_llm.models.parameters import tensor_specs
 from mlc_llm.quantization.encode import quantize_bytes
-from mlc_llm.quantization.group import dequantize, quantize
+from mlc_llm.quantization.group import dequantize
 from mlc_llm.quantization.scheme import SCHEMES, Scheme
+from mlc_llm.quantization.search import quantize_closest
 from mlc_llm.weights import load as loading
 from mlc_llm.weights import pack as packing
 from mlc_llm.weights import tensor_cache
@@ -33,7 +34,7 @@ from support.oracle import random_weights
 from support.shared import shared_path
 
 Floats = NDArray[np.float32]
-QUANTIZERS = {"q4": quantize, "q8": quantize_bytes}
+QUANTIZERS = {"q4": quantize_closest, "q8": quantize_bytes}
 
 
 def loaded(folder: ModelFolder, scheme: Scheme, **options: Any) -> dict[str, Floats]:
