@@ -22,9 +22,10 @@ from mlc_llm.protocol.responses_api import ResponseObject, StreamEvent
 from mlc_llm.serve.answer.fold import Fold
 from mlc_llm.serve.answer.news import NewsStream
 from mlc_llm.serve.responses.input import named_as_here
-from mlc_llm.serve.responses.output import ResponseStream, ended, said
+from mlc_llm.serve.responses.output import ended, said
 from mlc_llm.serve.responses.prepare import Asked
 from mlc_llm.serve.responses.store import ResponseStore, Stored
+from mlc_llm.serve.responses.stream import ResponseStream
 
 logger = logging.getLogger("mlc_llm.web")
 

@@ -165,3 +165,55 @@ def test_a_mistake_is_a_400_that_names_the_field(
     found = requests.post(f"{packaged.base_url}/chat/completions", json=body, timeout=60)
     assert found.status_code == 400
     assert found.json()["error"]["param"].startswith(param)
+
+
+def flat(name: str) -> Any:
+    return {"type": "function", "name": name, "parameters": SCHEMAS[name], "strict": True}
+
+
+def test_responses_call_functions_and_go_on_with_their_results(client: openai.OpenAI) -> None:
+    asked: Any = {"model": "packaged", "tools": [flat("clock")], "temperature": 0}
+    choice: Any = {"type": "function", "name": "clock"}
+    first = client.responses.create(**asked, input="Hi", tool_choice=choice)
+    (call,) = first.output
+    assert call.type == "function_call"
+    Draft202012Validator(CLOCK).validate(json.loads(call.arguments))
+    with client.responses.stream(**asked, input="Hi", tool_choice=choice) as stream:
+        events = list(stream)
+        (streamed,) = stream.get_final_response().output
+    assert streamed.type == "function_call"
+    assert streamed.arguments == call.arguments
+    deltas = [e.delta for e in events if e.type == "response.function_call_arguments.delta"]
+    assert "".join(deltas) == call.arguments
+    output: Any = {"type": "function_call_output", "call_id": call.call_id, "output": "noon"}
+    second = client.responses.create(
+        **asked,
+        input=[output],
+        previous_response_id=first.id,
+        tool_choice="none",
+        max_output_tokens=8,
+    )
+    items: list[Any] = [{"role": "user", "content": "Hi"}, call.model_dump(), output]
+    whole = client.responses.create(**asked, input=items, tool_choice="none", max_output_tokens=8)
+    assert second.output_text == whole.output_text
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.responses.create(**asked, input=[output])
+    assert caught.value.param == "input.0.tool_call_id"
+
+
+def test_with_a_format_an_answer_is_calls_or_what_the_format_says(client: openai.OpenAI) -> None:
+    kinds = set()
+    for seed in range(6):
+        answer = client.chat.completions.parse(
+            **{**BODY, "tools": [openai.pydantic_function_tool(Clock)], "temperature": 2},
+            response_format=Verdict,
+            seed=seed,
+        )
+        (choice,) = answer.choices
+        if choice.finish_reason == "tool_calls":
+            check_all = [c.function.parsed_arguments for c in choice.message.tool_calls or ()]
+            assert all(isinstance(arguments, Clock) for arguments in check_all)
+        elif choice.finish_reason == "stop":
+            assert isinstance(choice.message.parsed, Verdict)
+        kinds.add(choice.finish_reason)
+    assert kinds & {"tool_calls", "stop"}

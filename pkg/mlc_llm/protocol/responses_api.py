@@ -13,7 +13,7 @@ from mlc_llm.protocol.service_fields import ServiceFields
 
 
 class InputPart(Struct, frozen=True, kw_only=True):
-    """A part of a message: input_text, output_text, text or refusal; others are known by type."""
+    """A part of a message: input_text, output_text, text, refusal or reasoning_text."""
 
     type: str
     text: str | None = None
@@ -21,7 +21,7 @@ class InputPart(Struct, frozen=True, kw_only=True):
 
 
 class InputItem(Struct, frozen=True, kw_only=True):
-    """A message, a function call, the output of one, or the model's reasoning (not read)."""
+    """A message, a function call, the output of one, or what the model thought."""
 
     type: str | None = None
     """message (when left out), function_call, function_call_output or reasoning."""
@@ -87,10 +87,9 @@ class ResponsesRequest(ServiceFields, frozen=True, kw_only=True):
 # --- the response object ------------------------------------------------------------------
 
 
-class OutputText(Object, frozen=True):
+class OutputText(Object, frozen=True, tag_field="type", tag="output_text"):
     """What the model wrote."""
 
-    type: Literal["output_text"]
     text: str
     annotations: list[Any]
     logprobs: list[LogProbsContent]
@@ -116,7 +115,23 @@ class OutputCall(Object, frozen=True, tag_field="type", tag="function_call"):
     status: str
 
 
-OutputItem = OutputMessage | OutputCall
+class ReasoningText(Object, frozen=True, tag_field="type", tag="reasoning_text"):
+    """A part of what the model thought."""
+
+    text: str
+
+
+class OutputReasoning(Object, frozen=True, tag_field="type", tag="reasoning"):
+    """What the model thought before it answered."""
+
+    id: str
+    summary: list[Any]
+    """None is made: the thoughts are there as they were."""
+    content: list[ReasoningText]
+    status: str
+
+
+OutputItem = OutputReasoning | OutputMessage | OutputCall
 
 
 class InputTokensDetails(Object, frozen=True):
@@ -225,7 +240,7 @@ class PartEvent(Object, frozen=True):
     item_id: str
     output_index: int
     content_index: int
-    part: OutputText
+    part: OutputText | ReasoningText
 
 
 class TextDeltaEvent(Object, frozen=True):
@@ -250,6 +265,28 @@ class TextDoneEvent(Object, frozen=True):
     content_index: int
     text: str
     logprobs: list[LogProbsContent]
+
+
+class ReasoningDeltaEvent(Object, frozen=True):
+    """More of what the model thinks."""
+
+    type: str
+    sequence_number: int
+    item_id: str
+    output_index: int
+    content_index: int
+    delta: str
+
+
+class ReasoningDoneEvent(Object, frozen=True):
+    """All that the model thought."""
+
+    type: str
+    sequence_number: int
+    item_id: str
+    output_index: int
+    content_index: int
+    text: str
 
 
 class ArgumentsDeltaEvent(Object, frozen=True):
@@ -289,6 +326,8 @@ StreamEvent = (
     | PartEvent
     | TextDeltaEvent
     | TextDoneEvent
+    | ReasoningDeltaEvent
+    | ReasoningDoneEvent
     | ArgumentsDeltaEvent
     | ArgumentsDoneEvent
     | ErrorEvent

@@ -15,6 +15,7 @@ from mlc_llm.errors import BadRequest
 from mlc_llm.grammar.limits import check_grammar
 from mlc_llm.protocol.generation import Grammar
 from mlc_llm.tools.call_reader import MAX_CALLS
+from mlc_llm.tools.content import COMBINES, content_rule
 from mlc_llm.tools.formats import ToolFormat
 from mlc_llm.tools.lark import ANY, literal, pattern, without
 from mlc_llm.tools.thoughts import ThoughtFormat
@@ -35,6 +36,7 @@ def grammar_of(
     thoughts: ThoughtFormat | None = None,
     inside_thought: bool = False,
     thinking_tokens: int | None = None,
+    content: Grammar | None = None,
 ) -> Grammar | None:
     """What an answer must look like; None when any text will do.
 
@@ -42,30 +44,46 @@ def grammar_of(
     Otherwise calls may come after free text, and those of strict tools obey their schemas.
     `parallel`: more than one call may be made. `added_tokens`: ids of the tokenizer's added tokens
     by name, special or not. `thoughts`: what the model may think first; `inside_thought`: the
-    prompt ends within a thought, `thinking_tokens`: after so many its end is forced. Raises
-    BadRequest when a schema cannot be used, or the end of a thought cannot be forced.
+    prompt ends within a thought, `thinking_tokens`: after so many its end is forced. `content`:
+    what the answer must match where it makes no call. Raises BadRequest when a schema cannot be
+    used, the end of a thought cannot be forced, or `content` cannot be combined with the rest.
     """
     is_free = not required and parallel and not any(tool.strict for tool in tools)
-    if is_free and thinking_tokens is None:
+    if is_free and thinking_tokens is None and content is None:
         return None
     writer = _Writer(form, tools, added_tokens, schemas_of_all=required)
     lines = [_start(thoughts, inside_thought, added_tokens, thinking_tokens)]
+    schemas: list[tuple[str, Any]] = [(tool.name, writer.schema_of(tool)) for tool in tools]
+    if content is not None and not required:
+        _check_combines(content)
+        rule, more = content_rule(content, len(schemas))
+        lines.append(rule)
+        schemas += more
     if tools:
-        lines += writer.required(parallel) if required else writer.free(parallel)
+        if required:
+            lines += writer.required(parallel)
+        else:
+            lines += writer.free(parallel) if content is None else writer.or_content(parallel)
         lines += writer.call_rules()
     else:
-        lines.append(f"answer: /{ANY}/")
-    document = {
-        "lark": "\n".join(lines) + "\n",
-        "schemas": [[tool.name, writer.schema_of(tool)] for tool in tools],
-    }
+        lines.append("answer: content" if content is not None else f"answer: /{ANY}/")
+    document = {"lark": "\n".join(lines) + "\n", "schemas": schemas}
     try:
         text = json.dumps(document, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise BadRequest(f"`tools` is not JSON: {error}.", param="tools") from error
-    grammar = Grammar("tools", text, "tools")
+    grammar = Grammar("tools", text, "tools" if tools or content is None else content.param)
     check_grammar(grammar)
     return grammar
+
+
+def _check_combines(content: Grammar) -> None:
+    if content.kind not in COMBINES:
+        raise BadRequest(
+            f"`{content.param}` may not be given together with tools or a thinking budget: write "
+            "one grammar of it all, or leave it out.",
+            param=content.param,
+        )
 
 
 def _start(
@@ -130,6 +148,11 @@ class _Writer:
             f"answer: {self._literal(shape.opening())} calls",
             *self._calls(parallel),
         ]
+
+    def or_content(self, parallel: bool) -> list[str]:
+        """`answer`: what the rule `content` says, or calls."""
+        opening = self._literal(self._form.shape.opening())
+        return [f"answer: content | {opening} calls", *self._calls(parallel)]
 
     def free(self, parallel: bool) -> list[str]:
         """`answer`: any text without calls, or with calls at its end."""

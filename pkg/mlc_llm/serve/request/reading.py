@@ -21,6 +21,7 @@ from mlc_llm.serve.answer.reading import Reading
 from mlc_llm.serve.parsers import Parsers, ToolArguments
 from mlc_llm.serve.request.tools import ToolUse
 from mlc_llm.tools.calls_grammar import grammar_of
+from mlc_llm.tools.content import COMBINES
 from mlc_llm.tools.formats import (
     FALLBACK,
     TOOL_FORMATS,
@@ -70,7 +71,7 @@ class Held(Struct, frozen=True):
 
     reading: Reading | None = None
     grammar: Grammar | None = None
-    """What holds the answer to the tools; None: nothing does."""
+    """What holds the answer, `content` included; None: nothing more than that does."""
     shown_tokens: tuple[int, ...] = ()
     """Special tokens that the reader wants to see."""
 
@@ -90,12 +91,18 @@ def held_to(
     uses: ToolUse | None,
     prompt_end: str,
     tokens: Tokens,
+    content: Grammar | None = None,
 ) -> Held:
-    """`prompt_end`: the last characters of the prompt. Raises BadRequest for unusable schemas."""
+    """`prompt_end`: the last characters of the prompt; `content`: what texts must match.
+
+    Raises BadRequest for schemas that cannot be used.
+    """
     thoughts = formats.thoughts
     is_inside = thoughts is not None and thoughts.opened_by(prompt_end)
     if request.continue_final_message and not is_inside:
         thoughts = None  # the answer began earlier
+    if uses is None and content is not None and content.kind not in COMBINES:
+        thoughts, is_inside = None, False  # it has no place for them
     form = formats.tools if uses is not None else None
     if form is None and thoughts is None:
         return Held()
@@ -108,32 +115,22 @@ def held_to(
         with_reasoning=request.include_reasoning is not False,
         arguments=formats.arguments,
     )
-    grammar = _grammar(request, formats, uses, thoughts, is_inside, tokens.added_tokens)
-    return Held(reading, grammar, tuple(markers.values()))
-
-
-def _grammar(
-    request: ChatCompletionRequest,
-    formats: Formats,
-    uses: ToolUse | None,
-    thoughts: ThoughtFormat | None,
-    is_inside: bool,
-    added_tokens: Mapping[str, int],
-) -> Grammar | None:
-    return grammar_of(
+    grammar = grammar_of(
         formats.tools,
-        uses.callable if uses is not None else (),
+        callable_,
         required=uses is not None and uses.mode == "required",
         parallel=uses is None or uses.parallel,
-        added_tokens=added_tokens,
+        added_tokens=tokens.added_tokens,
         thoughts=thoughts,
         inside_thought=is_inside,
         thinking_tokens=request.thinking_token_budget if thoughts is not None else None,
+        content=content,
     )
+    return Held(reading, grammar, tuple(markers.values()))
 
 
 def with_held(generation: GenerationConfig, held: Held) -> GenerationConfig:
-    """What the engine is told: at most one grammar, and that of the tools when there are two."""
+    """What the engine is told."""
     return replace(
         generation,
         grammar=held.grammar or generation.grammar,

@@ -5,6 +5,7 @@ Errors name the fields of the Responses API, whatever the chat request calls the
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -23,8 +24,12 @@ NAMES = {
     "response_format.json_schema": "text.format",
     "response_format": "text.format",
     "messages": "input",
+    "reasoning_effort": "reasoning.effort",
 }
 """What the chat request calls a field, and what the Responses API calls it."""
+
+
+_FUNCTION = re.compile(r"(tools\.\d+)\.function(.*)\Z")
 
 
 def check_supported(request: ResponsesRequest) -> None:
@@ -49,7 +54,8 @@ def messages_of(request: ResponsesRequest) -> tuple[ChatMessage, ...]:
     found: list[dict[str, Any]] = []
     for index, item in enumerate(request.input):
         _append(found, item, f"input.{index}")
-    return tuple(msgspec.convert(message, ChatMessage) for message in found)
+    said = [message for message in found if not _is_thought_alone(message)]
+    return tuple(msgspec.convert(message, ChatMessage) for message in said)
 
 
 def chat_request(
@@ -89,9 +95,18 @@ def named_as_here() -> Iterator[None]:
             if f"{error.param}.".startswith(f"{theirs}."):
                 error.param = f"{ours}{(error.param or '').removeprefix(theirs)}"
                 error.message = error.message.replace(f"`{theirs}", f"`{ours}")
-                error.args = (error.message,)
                 break
+        _flatten(error)
+        error.args = (error.message,)
         raise
+
+
+def _flatten(error: BadRequest) -> None:
+    """Functions lie one level deeper in chat requests."""
+    found = _FUNCTION.match(error.param or "")
+    if found is not None:
+        error.param = f"{found[1]}{found[2]}"
+        error.message = error.message.replace(f"`{found[0]}", f"`{error.param}")
 
 
 def _append(messages: list[dict[str, Any]], item: InputItem, path: str) -> None:
@@ -101,7 +116,11 @@ def _append(messages: list[dict[str, Any]], item: InputItem, path: str) -> None:
             if item.role is None or content is None:
                 missing = "role" if item.role is None else "content"
                 raise BadRequest(f"`{path}.{missing}` is required.", param=f"{path}.{missing}")
-            messages.append({"role": item.role, "content": content})
+            last = messages[-1] if messages else {}
+            if item.role == "assistant" and _is_thought_alone(last):
+                last["content"] = content
+            else:
+                messages.append({"role": item.role, "content": content})
         case "function_call":
             call = {
                 "id": item.call_id,
@@ -119,7 +138,10 @@ def _append(messages: list[dict[str, Any]], item: InputItem, path: str) -> None:
             call_id = _required(item.call_id, f"{path}.call_id")
             messages.append({"role": "tool", "content": output, "tool_call_id": call_id})
         case "reasoning":
-            pass  # templates leave earlier thoughts out
+            text = _thought(item.content)
+            if text:  # what follows is said by the same message
+                thought = {"role": "assistant", "content": None, "reasoning_content": text}
+                messages.append(thought)
         case other:
             reason = f'`{path}` is of type "{other[:50]}", which is not supported here.'
             raise BadRequest(reason, param=f"{path}.type")
@@ -136,6 +158,20 @@ def _text(content: str | list[InputPart] | None, path: str) -> str | None:
             raise BadRequest(reason, param=f"{path}.{index}")
         texts.append(text)
     return "".join(texts)
+
+
+def _is_thought_alone(message: dict[str, Any]) -> bool:
+    return (
+        "reasoning_content" in message
+        and message["content"] is None
+        and not message.get("tool_calls")
+    )
+
+
+def _thought(content: str | list[InputPart] | None) -> str:
+    if content is None or isinstance(content, str):
+        return content or ""
+    return "".join(part.text or "" for part in content)
 
 
 def _required(value: str | None, path: str) -> str:

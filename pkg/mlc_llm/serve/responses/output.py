@@ -1,12 +1,10 @@
-"""The news of a chat answer as OpenAI's response object and the events of its stream.
+"""A chat answer as OpenAI's response object: what it is, a response is too, under other names.
 
-Pure. Stands on `serve.fold` and `serve.chunks`: what a chat answer is, a response is too, under
-other names.
+Pure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -14,33 +12,24 @@ from msgspec.structs import replace
 
 from mlc_llm.errors import EngineUnavailable, MLCError
 from mlc_llm.protocol.generation import GenerationConfig
-from mlc_llm.protocol.messages import Delta, Finished
 from mlc_llm.protocol.requests import ChatMessage
-from mlc_llm.protocol.responses import ChatCompletionResponse, ChatToolCall, UsageInfo
+from mlc_llm.protocol.responses import ChatCompletionResponse, LogProbsContent, UsageInfo
 from mlc_llm.protocol.responses_api import (
-    ArgumentsDeltaEvent,
-    ArgumentsDoneEvent,
     IncompleteDetails,
     InputTokensDetails,
-    ItemEvent,
     OutputCall,
     OutputItem,
     OutputMessage,
+    OutputReasoning,
     OutputText,
     OutputTokensDetails,
-    PartEvent,
+    ReasoningText,
     ResponseError,
-    ResponseEvent,
     ResponseObject,
     ResponsesRequest,
     ResponseUsage,
-    StreamEvent,
-    TextDeltaEvent,
-    TextDoneEvent,
 )
-from mlc_llm.serve.answer.chunks import ChatChunks
 from mlc_llm.serve.answer.delta import ABORTED, Answer
-from mlc_llm.serve.answer.fold import Fold
 
 GIVEN_UP = "The answer was given up before its end; send the request again."
 
@@ -92,18 +81,20 @@ def ended(response: ResponseObject, answer: ChatCompletionResponse, now: int) ->
         raise EngineUnavailable(GIVEN_UP)
     is_cut = choice.finish_reason == "length"
     status = "incomplete" if is_cut else "completed"
-    calls = choice.message.tool_calls or []
+    message = choice.message
+    calls = message.tool_calls or []
     output: list[OutputItem] = []
-    if choice.message.content or not calls:
+    if message.reasoning_content:
+        thought_status = status if not (message.content or calls) else "completed"
+        output.append(a_thought(response, 0, message.reasoning_content, thought_status))
+    if message.content or not (calls or output):
         logprobs = choice.logprobs.content if choice.logprobs else []
-        text = OutputText(
-            type="output_text",
-            text=choice.message.content or "",
-            annotations=[],
-            logprobs=logprobs,
-        )
-        output.append(_message(response, [text], status))
-    output += [_call(response, call, status) for call in calls]
+        content = message.content or ""
+        output.append(a_message(response, len(output), content, logprobs, status))
+    output += [
+        a_call(call.id, call.function.name, json_of(call.function.arguments), "completed")
+        for call in calls
+    ]
     return replace(
         response,
         status=status,
@@ -123,7 +114,7 @@ def failed(response: ResponseObject, error: BaseException) -> ResponseObject:
 
 
 def said(response: ResponseObject) -> list[ChatMessage]:
-    """The output as a message of the history."""
+    """The output as a message of the history; calls that were cut off are not in it."""
     texts = [p.text for i in response.output if isinstance(i, OutputMessage) for p in i.content]
     calls = [
         {
@@ -132,25 +123,68 @@ def said(response: ResponseObject) -> list[ChatMessage]:
             "function": {"name": item.name, "arguments": item.arguments},
         }
         for item in response.output
-        if isinstance(item, OutputCall)
+        if isinstance(item, OutputCall) and is_whole_call(item.arguments)
     ]
-    message = {"role": "assistant", "content": "".join(texts), "tool_calls": calls or None}
+    thoughts = [
+        p.text for i in response.output if isinstance(i, OutputReasoning) for p in i.content
+    ]
+    message = {
+        "role": "assistant",
+        "content": "".join(texts) or (None if calls else ""),
+        "tool_calls": calls or None,
+        "reasoning_content": "".join(thoughts) or None,
+    }
     return [msgspec.convert(message, ChatMessage)]
 
 
-def _message(response: ResponseObject, content: list[OutputText], status: str) -> OutputMessage:
-    name = response.id.replace("resp_", "msg_", 1)
-    return OutputMessage(id=name, role="assistant", status=status, content=content)
+def item_id(response: ResponseObject, prefix: str, index: int) -> str:
+    """The id of the item at this place of the output."""
+    name = response.id.replace("resp_", prefix, 1)
+    return name if index == 0 else f"{name}_{index}"
 
 
-def _call(response: ResponseObject, call: ChatToolCall, status: str) -> OutputCall:
-    return OutputCall(
-        id=f"fc_{call.id}",
-        call_id=call.id,
-        name=call.function.name,
-        arguments=str(call.function.arguments),
+def call_item_id(call_id: str) -> str:
+    """The id of the item that a call is."""
+    return f"fc_{call_id}"
+
+
+def a_thought(response: ResponseObject, index: int, text: str, status: str) -> OutputReasoning:
+    """What the model thought, as an item of the output."""
+    return OutputReasoning(
+        id=item_id(response, "rs_", index),
+        summary=[],
+        content=[ReasoningText(text=text)],
         status=status,
     )
+
+
+def a_message(
+    response: ResponseObject, index: int, text: str, logprobs: list[LogProbsContent], status: str
+) -> OutputMessage:
+    """What the model said, as an item of the output."""
+    part = OutputText(text=text, annotations=[], logprobs=logprobs)
+    name = item_id(response, "msg_", index)
+    return OutputMessage(id=name, role="assistant", status=status, content=[part])
+
+
+def a_call(call_id: str, name: str, arguments: str, status: str) -> OutputCall:
+    """A call of a tool, as an item of the output."""
+    return OutputCall(
+        id=call_item_id(call_id), call_id=call_id, name=name, arguments=arguments, status=status
+    )
+
+
+def is_whole_call(arguments: str) -> bool:
+    """Whether the arguments of a call are all there."""
+    try:
+        return isinstance(msgspec.json.decode(arguments), dict)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return False
+
+
+def json_of(arguments: str | dict[str, Any]) -> str:
+    """The arguments of a call as this API has them, whatever chats have."""
+    return arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode()
 
 
 def _usage(usage: UsageInfo) -> ResponseUsage:
@@ -166,134 +200,3 @@ def _usage(usage: UsageInfo) -> ResponseUsage:
         ),
         total_tokens=usage.total_tokens,
     )
-
-
-class ResponseStream:
-    """The events of one streamed response: `begin`, then `add` and at the end `end` or `fail`."""
-
-    def __init__(self, response: ResponseObject, answer: Answer) -> None:
-        self.response = response
-        self._chunks = ChatChunks(answer)
-        self._fold = Fold(answer)
-        self._number = 0
-        self._writes = False
-        """Whether the message has begun."""
-
-    def begin(self) -> list[StreamEvent]:
-        """The response is there, and is being worked on."""
-        return [self._state("response.created"), self._state("response.in_progress")]
-
-    def add(self, deltas: Sequence[Delta], finished: Sequence[Finished]) -> list[StreamEvent]:
-        """What one step, or several, made of it."""
-        events: list[StreamEvent] = []
-        self._fold.add(deltas, finished)
-        for chunk in self._chunks.add(deltas, finished):
-            for choice in chunk.choices:
-                text = choice.delta.content
-                if text:
-                    events += self._begin_message()
-                    logprobs = choice.logprobs.content if choice.logprobs else []
-                    events.append(
-                        TextDeltaEvent(
-                            type="response.output_text.delta",
-                            sequence_number=self._next(),
-                            item_id=self._item_id,
-                            output_index=0,
-                            content_index=0,
-                            delta=text,
-                            logprobs=logprobs,
-                        )
-                    )
-        return events
-
-    def end(self, now: int) -> list[StreamEvent]:
-        """The whole response. Raises EngineUnavailable when the answer was given up."""
-        self.response = ended(self.response, self._fold.chat(), now)
-        events: list[StreamEvent] = []
-        for index, item in enumerate(self.response.output):
-            if isinstance(item, OutputMessage):
-                events += [*self._begin_message(), *self._end_message(item)]
-            else:
-                events += self._whole_call(index, item)
-        return [*events, self._state(f"response.{self.response.status}")]
-
-    def fail(self, error: BaseException) -> list[StreamEvent]:
-        """There will be no more."""
-        self.response = failed(self.response, error)
-        return [self._state("response.failed")]
-
-    @property
-    def _item_id(self) -> str:
-        return _message(self.response, [], "").id
-
-    def _next(self) -> int:
-        number = self._number
-        self._number += 1
-        return number
-
-    def _state(self, kind: str) -> ResponseEvent:
-        return ResponseEvent(type=kind, sequence_number=self._next(), response=self.response)
-
-    def _item(self, kind: str, index: int, item: OutputItem) -> ItemEvent:
-        return ItemEvent(type=kind, sequence_number=self._next(), output_index=index, item=item)
-
-    def _part(self, kind: str, part: OutputText) -> PartEvent:
-        return PartEvent(
-            type=kind,
-            sequence_number=self._next(),
-            item_id=self._item_id,
-            output_index=0,
-            content_index=0,
-            part=part,
-        )
-
-    def _begin_message(self) -> list[StreamEvent]:
-        """Nothing when it has begun."""
-        if self._writes:
-            return []
-        self._writes = True
-        empty = OutputText(type="output_text", text="", annotations=[], logprobs=[])
-        message = _message(self.response, [], "in_progress")
-        return [
-            self._item("response.output_item.added", 0, message),
-            self._part("response.content_part.added", empty),
-        ]
-
-    def _end_message(self, message: OutputMessage) -> list[StreamEvent]:
-        (part,) = message.content
-        whole = TextDoneEvent(
-            type="response.output_text.done",
-            sequence_number=self._next(),
-            item_id=message.id,
-            output_index=0,
-            content_index=0,
-            text=part.text,
-            logprobs=part.logprobs,
-        )
-        return [
-            whole,
-            self._part("response.content_part.done", part),
-            self._item("response.output_item.done", 0, message),
-        ]
-
-    def _whole_call(self, index: int, call: OutputCall) -> list[StreamEvent]:
-        begun_call = replace(call, arguments="", status="in_progress")
-        return [
-            self._item("response.output_item.added", index, begun_call),
-            ArgumentsDeltaEvent(
-                type="response.function_call_arguments.delta",
-                sequence_number=self._next(),
-                item_id=call.id,
-                output_index=index,
-                delta=call.arguments,
-            ),
-            ArgumentsDoneEvent(
-                type="response.function_call_arguments.done",
-                sequence_number=self._next(),
-                item_id=call.id,
-                output_index=index,
-                name=call.name,
-                arguments=call.arguments,
-            ),
-            self._item("response.output_item.done", index, call),
-        ]

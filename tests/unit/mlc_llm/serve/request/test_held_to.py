@@ -135,3 +135,38 @@ def test_the_end_of_thoughts_is_forced_after_their_budget(tmp_path: Path) -> Non
 def test_a_model_without_thoughts_has_any_budget(tmp_path: Path) -> None:
     prepared = chat(a_model(tmp_path / "m", TEMPLATE), thinking_token_budget=7)
     assert prepared.submits[0].generation.grammar is None
+
+
+SCHEMA = {"type": "json_object", "schema": {"const": 7}}
+
+
+def grammar(prepared: Prepared) -> Any:
+    found = prepared.submits[0].generation.grammar
+    assert found is not None
+    return found
+
+
+def test_a_format_and_tools_make_an_answer_that_is_either(tmp_path: Path) -> None:
+    model = a_model(tmp_path / "m", TOOLS)
+    found = grammar(chat(model, tools=[tool()], response_format=SCHEMA))
+    assert "answer: content |" in found.text
+    required = chat(model, tools=[tool()], tool_choice="required", response_format=SCHEMA)
+    assert "content" not in grammar(required).text
+    with pytest.raises(BadRequest, match="one grammar") as caught:
+        chat(model, tools=[tool()], guided_grammar='start: "a"')
+    assert caught.value.param == "guided_grammar"
+
+
+def test_a_format_begins_after_the_thoughts(tmp_path: Path) -> None:
+    model = a_model(tmp_path / "m", THINKING)
+    found = grammar(chat(model, response_format=SCHEMA))
+    assert (found.kind, found.param) == ("tools", "response_format.schema")
+    assert found.text.index("thinking") < found.text.index("content")
+    plain = grammar(chat(a_model(tmp_path / "n", TEMPLATE), response_format=SCHEMA))
+    assert plain.kind == "json_schema"
+
+
+def test_a_grammar_that_has_no_place_for_thoughts_has_none(tmp_path: Path) -> None:
+    prepared = chat(a_model(tmp_path / "m", THINKING), guided_grammar='start: "a"')
+    assert grammar(prepared).kind == "lark"
+    assert prepared.answer.reading is None

@@ -26,10 +26,18 @@ from mlc_llm.protocol.responses_api import (
 )
 from mlc_llm.serve.answer.delta import Answer
 from mlc_llm.serve.answer.fold import Fold
-from mlc_llm.serve.responses.input import chat_request, check_supported, messages_of
-from mlc_llm.serve.responses.output import ResponseStream, begun, ended, said
+from mlc_llm.serve.answer.reading import Reading
+from mlc_llm.serve.responses.input import (
+    chat_request,
+    check_supported,
+    messages_of,
+    named_as_here,
+)
+from mlc_llm.serve.responses.output import begun, ended, said
 from mlc_llm.serve.responses.store import ResponseNotFound, ResponseStore, Stored
+from mlc_llm.serve.responses.stream import ResponseStream
 from support.news import cuts
+from support.toy_tools import ToyReader
 
 ANSWER = Answer(id="resp_1", model="m", created=7, request_ids=("resp_1",), logprobs=True)
 
@@ -218,6 +226,72 @@ def test_the_events_of_a_stream_add_up_to_the_response(
     done = events[-2]
     assert isinstance(done, ItemEvent)
     assert done.item == last.response.output[0]
+
+
+READ = msgspec.structs.replace(ANSWER, logprobs=False, reading=Reading(open=ToyReader))
+
+
+def streamed(*parts: str, reason: FinishReason = FinishReason.STOP) -> list[StreamEvent]:
+    stream = ResponseStream(begun(a_request(), READ, GenerationConfig()), READ)
+    events = stream.begin()
+    for delta in deltas(*parts, reason=reason):
+        events += stream.add([delta], [])
+    return events + stream.add([], END) + stream.end(9)
+
+
+def test_thoughts_text_and_calls_are_items_one_after_the_other() -> None:
+    parts = ["(hm", ")I ", "look.", '{f!"a"', ":1}", "{g!}"]
+    events = streamed(*parts)
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    kinds = [event.type.removeprefix("response.") for event in events[2:]]
+    added, done, call = "output_item.added", "output_item.done", "function_call_arguments"
+    assert kinds == [
+        *(added, "content_part.added", "reasoning_text.delta"),
+        *("reasoning_text.done", "content_part.done", done),
+        *(added, "content_part.added", "output_text.delta", "output_text.delta"),
+        *("output_text.done", "content_part.done", done),
+        *(added, f"{call}.delta", f"{call}.delta", f"{call}.done", done),
+        *(added, f"{call}.delta", f"{call}.done", done),
+        "completed",
+    ]
+    last = events[-1]
+    assert isinstance(last, ResponseEvent)
+    fold = Fold(READ)
+    fold.add(deltas(*parts), END)
+    assert last.response == ended(begun(a_request(), READ, GenerationConfig()), fold.chat(), 9)
+    done_items = [e.item for e in events if isinstance(e, ItemEvent) and e.type.endswith("done")]
+    assert done_items == last.response.output
+    (message,) = said(last.response)
+    assert (message.content, message.reasoning_content) == ("I look.", "hm")
+    assert [c.function.arguments for c in message.tool_calls or ()] == ['{"a":1}', "{}"]
+
+
+def test_a_call_that_is_cut_off_is_an_incomplete_item_and_forgotten() -> None:
+    events = streamed('{f!"a":', reason=FinishReason.LENGTH)
+    last = events[-1]
+    assert isinstance(last, ResponseEvent)
+    assert (last.type, last.response.status) == ("response.incomplete", "incomplete")
+    (item,) = last.response.output
+    assert isinstance(item, OutputCall)
+    assert item.status == "incomplete"
+    assert said(last.response)[0].tool_calls is None
+
+
+def test_thoughts_go_with_what_was_said_after_them() -> None:
+    thought = {"type": "reasoning", "content": [part("reasoning_text", "hm")], "summary": []}
+    call = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
+    result = {"type": "function_call_output", "call_id": "c", "output": "x"}
+    answer = {"role": "assistant", "content": "yes"}
+    messages = messages_of(a_request([thought, call, result, thought, answer, thought]))
+    assert [m.role for m in messages] == ["assistant", "tool", "assistant"]
+    assert [m.reasoning_content for m in messages] == ["hm", None, "hm"]
+    assert (messages[0].content, messages[2].content) == (None, "yes")
+
+
+def test_errors_of_tools_name_the_flat_form() -> None:
+    with pytest.raises(BadRequest) as caught, named_as_here():
+        raise BadRequest("`tools.3.function.name` is bad.", param="tools.3.function.name")
+    assert (caught.value.param, caught.value.message) == ("tools.3.name", "`tools.3.name` is bad.")
 
 
 def test_a_stream_that_fails_says_why() -> None:
