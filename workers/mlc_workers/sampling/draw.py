@@ -8,11 +8,11 @@ result does not depend on how ties happen to be sorted:
     min_p    those with at least min_p times the probability of the first
 
 What is left is sampled in order of ids by one uniform number, so a filter that removes little
-changes little. A whole vocabulary is never sorted: a bound is found first, and only what lies above
-it is looked at closely. The bound for top_p comes from the tail, which is many tokens of little
-weight each, so that every 64th of them tells where the last 1 - p of the mass begin; a bound that
-turns out too high gives way to one that cannot be: tokens less likely than (1 - p) / V have less
-than 1 - p of the mass together.
+changes little. A whole vocabulary is never sorted: where most of it stays only the edge is
+(`nucleus`), and else a bound is found first, and only what lies above it is looked at closely. The
+bound for top_p comes from the tail, which is many tokens of little weight each, so that every 64th
+of them tells where the last 1 - p of the mass begin; a bound that turns out too high gives way to
+one that cannot be: tokens less likely than (1 - p) / V have less than 1 - p of the mass together.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from numpy.typing import NDArray
 
 from mlc_llm.protocol.generation import GenerationConfig
 from mlc_workers.sampling.groups import at_most_kth, total
+from mlc_workers.sampling.nucleus import BLOCK, block_sums, bracket, first, leave_out
 
 Row = NDArray[np.float32]
 _Ids = NDArray[np.int64]
 _Weights = NDArray[np.float64]
 
-_BLOCK = 256
 _STRIDE = 64
 _SPARE = 0.8
 """Of the mass that top_p leaves out, how much the guessed bound leaves out at most."""
@@ -42,8 +42,17 @@ def draw(row: Row, config: GenerationConfig, u: float, scratch: Row) -> int:
     """The token at `u` in [0, 1). `row` has a finite maximum; `scratch` is as long, and used up."""
     if not is_filtered(config, len(row)):
         _weights(row, config.temperature, scratch)
-        return _inverse_cdf_of_many(scratch, u)
-    ids, weights = keep(row, config, scratch)
+        return _inverse_cdf_of_many(scratch, u, block_sums(scratch))
+    whole = None
+    if config.top_p < 1 and not 0 < config.top_k < len(row):
+        whole = _weights(row, config.temperature, scratch)
+        between = bracket(scratch, (1 - config.top_p) * whole)
+        if between is not None and config.min_p < between.low:
+            masses = leave_out(scratch, row, between, config.top_p * whole)
+            if masses is not None:
+                return _inverse_cdf_of_many(scratch, u, masses)
+            whole = None
+    ids, weights = keep(row, config, scratch, whole)
     return int(ids[_inverse_cdf(weights, u)[0]])
 
 
@@ -52,13 +61,15 @@ def is_filtered(config: GenerationConfig, vocab_size: int) -> bool:
     return config.top_p < 1 or config.min_p > 0 or 0 < config.top_k < vocab_size
 
 
-def keep(row: Row, config: GenerationConfig, scratch: Row) -> tuple[_Ids, _Weights]:
+def keep(
+    row: Row, config: GenerationConfig, scratch: Row, whole: float | None = None
+) -> tuple[_Ids, _Weights]:
     """The ids that the filters leave, ascending, and their weights; the likeliest weighs 1.
 
-    Some filter must be on.
+    Some filter must be on. `whole` is the sum of all weights where `scratch` has them already.
     """
     largest = float(row.max())
-    front, whole = _front(row, largest, config, scratch)
+    front, whole = _front(row, largest, config, scratch, whole)
     values = np.sort(row[front])[::-1]
     weights = _exact_weights(values, largest, config.temperature)
     count = len(values)
@@ -67,12 +78,12 @@ def keep(row: Row, config: GenerationConfig, scratch: Row) -> tuple[_Ids, _Weigh
         count = min(count, int(np.searchsorted(np.cumsum(weights), mass)) + 1)
     if config.min_p > 0:
         count = min(count, int(np.count_nonzero(weights >= config.min_p)))
-    ids = front[_first(row[front], count, values[count - 1])]
+    ids = front[first(row[front], count, values[count - 1])]
     return ids, _exact_weights(row[ids], largest, config.temperature)
 
 
 def _front(
-    row: Row, largest: float, config: GenerationConfig, scratch: Row
+    row: Row, largest: float, config: GenerationConfig, scratch: Row, whole: float | None
 ) -> tuple[_Ids, float | None]:
     """Ids, ascending, of the largest logits, at least those that are kept.
 
@@ -81,10 +92,11 @@ def _front(
     if 0 < config.top_k < len(row):
         front = np.flatnonzero(row >= at_most_kth(row, config.top_k))
         least = np.partition(row[front], len(front) - config.top_k)[len(front) - config.top_k]
-        return front[_first(row[front], config.top_k, least)], None
+        return front[first(row[front], config.top_k, least)], None
     if config.top_p == 1:
         return _likely(row, largest, config.min_p, config.temperature), None
-    whole = _weights(row, config.temperature, scratch)
+    if whole is None:
+        whole = _weights(row, config.temperature, scratch)
     left_out = (1 - config.top_p) * whole
     front = np.flatnonzero(scratch >= _guess(scratch, left_out))
     if whole - float(scratch[front].sum(dtype=np.float64)) > left_out * (1 - _MARGIN):
@@ -103,18 +115,6 @@ def _guess(weights: Row, left_out: float) -> float:
 def _likely(row: Row, largest: float, share: float, temperature: float) -> _Ids:
     """The ids with at least `share` of the weight of the likeliest, and a few more."""
     return np.flatnonzero(row >= largest + temperature * (min(math.log(share), 0.0) - _MARGIN))
-
-
-def _first(row: Row, count: int, least: np.float32) -> _Ids:
-    """The first `count` ids by (logit descending, id ascending), in order of ids.
-
-    `least` is the smallest logit among them.
-    """
-    ids = np.flatnonzero(row >= least)
-    surplus = len(ids) - count
-    if surplus > 0:
-        ids = np.delete(ids, np.flatnonzero(row[ids] == least)[-surplus:])
-    return ids
 
 
 def _weights(row: Row, temperature: float, out: Row) -> float:
@@ -139,13 +139,9 @@ def _inverse_cdf(weights: NDArray[np.floating[Any]], u: float) -> tuple[int, flo
     return at, float(target - before)
 
 
-def _inverse_cdf_of_many(weights: Row, u: float) -> int:
-    """The same over a whole vocabulary: first among sums of blocks, then inside one block."""
-    whole = len(weights) // _BLOCK * _BLOCK
-    sums = weights[:whole].reshape(-1, _BLOCK).sum(axis=1)
-    if whole < len(weights):
-        sums = np.append(sums, weights[whole:].sum())
+def _inverse_cdf_of_many(weights: Row, u: float, sums: NDArray[np.floating[Any]]) -> int:
+    """The same over a whole vocabulary: first among the sums of blocks, then inside one block."""
     block, rest = _inverse_cdf(sums, u)
-    inside = weights[block * _BLOCK : (block + 1) * _BLOCK]
+    inside = weights[block * BLOCK : (block + 1) * BLOCK]
     share = rest / float(inside.sum(dtype=np.float64))
-    return block * _BLOCK + _inverse_cdf(inside, min(max(share, 0.0), 1.0))[0]
+    return block * BLOCK + _inverse_cdf(inside, min(max(share, 0.0), 1.0))[0]

@@ -16,6 +16,7 @@ from mlc_llm.protocol.generation import GenerationConfig
 from mlc_workers.sampling.draw import draw, is_filtered, keep
 from mlc_workers.sampling.limits import check_generation
 from mlc_workers.sampling.mask import Mask
+from mlc_workers.sampling.nucleus import Between, bracket, leave_out
 from mlc_workers.sampling.penalties import Adjustments
 from mlc_workers.sampling.sampler import ChoiceMemory, NumpySampler, Pick, Unsampleable
 from mlc_workers.sampling.uniform import stream_key, uniform
@@ -81,6 +82,57 @@ def test_the_token_drawn_is_where_the_running_sum_passes_the_uniform(
     assert probabilities[at] > 0
     assert probabilities[:at].sum() <= u + CLOSE
     assert u <= probabilities[: at + 1].sum() + CLOSE
+
+
+def large_rows(flat: float, seed: int, rounded: bool) -> Row:
+    row = np.random.default_rng(seed).standard_normal(20_000) * flat
+    return (np.round(row, 1) if rounded else row).astype(np.float32)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    row=st.builds(large_rows, st.floats(0, 2), st.integers(0, 2**32), st.booleans()),
+    config=st.builds(
+        GenerationConfig,
+        temperature=st.floats(0.5, 2),
+        top_p=st.floats(0.05, 0.999),
+        min_p=st.sampled_from([0.0, 0.0, 0.01]),
+    ),
+    u=uniforms,
+)
+def test_most_of_a_vocabulary_is_kept_as_its_definition_says(
+    row: Row, config: GenerationConfig, u: float
+) -> None:
+    token_id = draw(row, config, u, np.empty_like(row))
+    kept, weights = keep(row, config, np.empty_like(row))
+    at = int(np.searchsorted(kept, token_id))
+    assert at < len(kept)
+    assert kept[at] == token_id
+    probabilities = weights / weights.sum()
+    assert probabilities[:at].sum() <= u + CLOSE
+    assert u <= probabilities[: at + 1].sum() + CLOSE
+
+
+def test_what_top_p_leaves_out_is_exact_at_the_edge_and_among_equals() -> None:
+    row = large_rows(1.0, 3, rounded=True)
+    weights = np.exp(row - row.max())
+    whole = float(weights.sum(dtype=np.float64))
+    mass = 0.7 * whole
+    between = bracket(weights, whole - mass)
+    assert between is not None
+    masses = leave_out(weights, row, between, mass)
+    assert masses is not None
+    expected, _ = keep(row, GenerationConfig(top_p=0.7), np.empty_like(row))
+    np.testing.assert_array_equal(np.flatnonzero(weights), expected)
+    assert masses.sum() == pytest.approx(weights.sum(dtype=np.float64), rel=1e-6)
+
+
+def test_a_bracket_without_the_cut_is_noticed() -> None:
+    row = large_rows(1.0, 3, rounded=False)
+    weights = np.exp(row - row.max())
+    mass = 0.7 * float(weights.sum(dtype=np.float64))
+    wrong = np.quantile(weights, [0.9, 0.95]).astype(np.float32)
+    assert leave_out(weights, row, Between(*wrong), mass) is None
 
 
 @settings(max_examples=100, deadline=None)
