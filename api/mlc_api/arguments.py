@@ -8,12 +8,13 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from mlc_api.settings import MAX_BODY_BYTES, CorsSettings
 from mlc_api.tls import TlsSettings
 from mlc_llm.arguments import ArgumentParser
 from mlc_llm.errors import BadConfig
+from mlc_llm.protocol.spec import KvCacheDtype
 from mlc_llm.serve.config import EngineConfig, merge, parse_overrides
 from mlc_llm.tools.formats import THOUGHT_FORMATS, TOOL_FORMATS
 
@@ -72,7 +73,7 @@ def parse(argv: Sequence[str]) -> Arguments:
 
 def _config(given: argparse.Namespace) -> EngineConfig:
     overrides = parse_overrides(given.overrides)
-    for name in ("prefix_cache_mode", "prefill_mode"):
+    for name in ("prefix_cache_mode", "prefill_mode", "kv_cache_dtype"):
         flag = getattr(given, name)
         if flag is not None:
             overrides[name] = flag
@@ -199,6 +200,12 @@ def _engine_flags(group: argparse._ArgumentGroup) -> None:
         "--prefill-mode",
         choices=("hybrid", "chunked"),
         help="whether a step may hold prefill and decode together (default: hybrid)",
+    )
+    group.add_argument(
+        "--kv-cache-dtype",
+        choices=get_args(KvCacheDtype),
+        help="what keys and values are kept in: int8 takes half the memory of 16 bits (default: "
+        "auto, what the quantization computes with)",
     )
     group.add_argument(
         "--prefix-cache-mode",

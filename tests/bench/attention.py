@@ -29,8 +29,8 @@ from mlc_llm.kernels.cpu.kv_format import KvFormat
 from mlc_llm.kernels.cpu.level import Level, detect
 from mlc_llm.kernels.cpu.lowering import compile_module
 from mlc_llm.kernels.cpu.target import target
-from mlc_llm.kernels.reference_attention import narrow
-from mlc_llm.quantization.scheme import KvDtype, kv_storage
+from mlc_llm.kernels.reference_attention import narrow, pack_pool
+from mlc_llm.quantization.scheme import KvDtype, kv_elements, kv_storage, kv_width
 from mlc_llm.weights.memory import huge_empty
 
 SHAPES = ["32,8,64", "16,8,128", "12,12,64"]
@@ -92,11 +92,12 @@ def calls(kernel: Any, shape: Shape, work: Work) -> Iterator[Call]:
     """Calls of the kernel, each on the next layer of a pool, without end."""
     padded, rng = round_up(shape.head_dim, 16), np.random.default_rng(0)
     pages, n = work.batch * work.pages, work.batch * work.rows
-    page = (shape.kv_heads, 2, PAGE_SIZE * padded)
+    page = (shape.kv_heads, 2, kv_elements(shape.kv_dtype, PAGE_SIZE, shape.head_dim))
     layer_bytes = pages * math.prod(page) * np.dtype(kv_storage(shape.kv_dtype)).itemsize
     layers = max(2, -(-COLD_BYTES // layer_bytes))
     pool = tensor((layers, pages, *page), kv_storage(shape.kv_dtype))
-    pool[...] = as_stored(rng.standard_normal(page, np.float32), kv_storage(shape.kv_dtype))
+    values = rng.standard_normal((*page[:2], PAGE_SIZE * padded), np.float32)
+    pool[...] = pack_pool(values, shape.kv_dtype)
     table = tensor((work.batch, work.pages), "int32")
     table[...] = rng.permutation(pages).reshape(table.shape)
     starts = range(0, work.rows, TILE_ROWS)
@@ -189,8 +190,8 @@ def duel(ceiling: Call, work: Iterator[Call], seconds: float) -> tuple[float, fl
 def decode(kernel: Any, shape: Shape, work: Work, read: Call, seconds: float) -> None:
     """Measure and print one line of decode."""
     limit, spent = duel(read, calls(kernel, shape, work), seconds)
-    width = np.dtype(kv_storage(shape.kv_dtype)).itemsize
-    kv = work.batch * (work.context + 1) * 2 * shape.kv_heads * shape.head_dim * width
+    of_page = kv_elements(shape.kv_dtype, PAGE_SIZE, shape.head_dim) * kv_width(shape.kv_dtype)
+    kv = work.batch * (work.context + 1) * 2 * shape.kv_heads * of_page / PAGE_SIZE
     ceiling, rate = READ_BYTES / limit / 1e9, kv / spent / 1e9
     print(
         f"decode {shape!s:26} context {work.context + 1:5} batch {work.batch:3}:"
@@ -216,7 +217,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="paged attention against the hardware")
     parser.add_argument("what", nargs="*", default=["decode", "prefill"])
     parser.add_argument("--shapes", nargs="*", default=SHAPES)
-    parser.add_argument("--kv", nargs="*", default=["bfloat16", "float16"])
+    parser.add_argument("--kv", nargs="*", default=["bfloat16", "float16", "int8"])
     parser.add_argument("--contexts", nargs="*", type=int, default=[512, 2048, 4096])
     parser.add_argument("--batches", nargs="*", type=int, default=[1, 4, 16])
     parser.add_argument("--seconds", type=float, default=0.3)

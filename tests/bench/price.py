@@ -29,7 +29,7 @@ from tokenizers import Tokenizer
 from mlc_llm.kernels.cpu.level import detect
 from mlc_llm.models.architecture import Architecture
 from mlc_llm.models.folder import open_folder
-from mlc_llm.quantization.scheme import SCHEMES, scheme_by_name
+from mlc_llm.quantization.scheme import SCHEMES, KvDtype, scheme_by_name
 from mlc_llm.weights.load import load_weights
 from mlc_llm.weights.pack import unpack_weights
 from mlc_workers.scheduler.plan import Span
@@ -38,6 +38,12 @@ from support.reference_text import open_oracle
 from support.small_models import CompiledModel, architecture, packed_weights
 
 WINDOW = 256
+FORMATS: list[tuple[str, KvDtype | None]] = [
+    *((name, None) for name in SCHEMES),
+    ("q0f32", "int8"),
+    ("q4f16_1", "int8"),
+]
+"""Quantizations, with the KV cache in its own type or in another."""
 
 Logits = Callable[[Sequence[int]], NDArray[np.floating[Any]]]
 """From the tokens of a window to the logits after each of them."""
@@ -64,10 +70,19 @@ def losses(logits: Logits, tokens: Sequence[Sequence[int]]) -> NDArray[np.float6
     return np.array(found)
 
 
-def engine(arch: Architecture, quantization: str, packed: list[NDArray[Any]]) -> Logits:
+def engine(
+    arch: Architecture,
+    quantization: str,
+    packed: list[NDArray[Any]],
+    kv_dtype: KvDtype | None = None,
+) -> Logits:
     """The compiled step."""
-    model = CompiledModel(arch, quantization, packed)
+    model = CompiledModel(arch, quantization, packed, kv_dtype=kv_dtype)
     return lambda window: model.run(Span(0, 0, window, False, 0, len(window)))
+
+
+def _named(name: str, kv_dtype: KvDtype | None) -> str:
+    return name if kv_dtype is None else f"{name}, {kv_dtype} KV"
 
 
 def perplexities(text: Path, path: Path, most: int) -> None:
@@ -76,15 +91,17 @@ def perplexities(text: Path, path: Path, most: int) -> None:
     tokens = windows(text, path, most)
     truth = losses(open_oracle(path).logits, tokens)
     print(f"\n{path.name}, {len(tokens)} windows: float64 {math.exp(truth.mean()):.4f}")
-    print(f"{'':10} {'weights':>9} {'cost':>8} {'engine':>9} {'cost':>8} {'error of the cost':>18}")
-    for name, scheme in SCHEMES.items():
+    print(f"{'':16} {'weights':>9} {'cost':>8} {'engine':>9} {'cost':>8} {'error of the cost':>18}")
+    for name, kv_dtype in FORMATS:
+        scheme = SCHEMES[name]
         packed = load_weights(folder, scheme)
         rounded = Oracle(folder.architecture, unpack_weights(folder.architecture, scheme, packed))
         only = losses(rounded.logits, tokens)
-        whole = losses(engine(folder.architecture, name, packed), tokens)
+        whole = losses(engine(folder.architecture, name, packed, kv_dtype), tokens)
         spread = np.std(whole - truth) / math.sqrt(len(tokens))
         print(
-            f"{name:10} {math.exp(only.mean()):9.4f} {math.expm1((only - truth).mean()):+8.3%} "
+            f"{_named(name, kv_dtype):16} "
+            f"{math.exp(only.mean()):9.4f} {math.expm1((only - truth).mean()):+8.3%} "
             f"{math.exp(whole.mean()):9.4f} {math.expm1((whole - truth).mean()):+8.3%} "
             f"{spread:18.3%}",
             flush=True,
@@ -102,16 +119,16 @@ def logit_errors() -> None:
         end="",
     )
     print(f"{'engine to weights':>18}")
-    for name in SCHEMES:
+    for name, kv_dtype in FORMATS:
         packed = packed_weights(arch, name, 0)
         only = Oracle(arch, unpack_weights(arch, scheme_by_name(name), packed)).logits(tokens)
-        whole = engine(arch, name, packed)(tokens)
+        whole = engine(arch, name, packed, kv_dtype)(tokens)
         cells = (
             float(np.sqrt(np.mean(d**2)) / size)
             for d in (only - truth, whole - truth, whole - only)
         )
         first, second, third = cells
-        print(f"{name:24} {first:8.3%} {second:18.3%} {third:18.3%}", flush=True)
+        print(f"{_named(name, kv_dtype):24} {first:8.3%} {second:18.3%} {third:18.3%}", flush=True)
 
 
 def main() -> None:

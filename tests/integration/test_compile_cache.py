@@ -145,9 +145,12 @@ def test_the_key_follows_the_model_and_the_machine_and_nothing_else(tmp_path: Pa
         LibrarySpec(architecture(num_hidden_layers=2), SPEC.quantization, SPEC.level),
         LibrarySpec(SPEC.architecture, "q4f16_1", SPEC.level),
         LibrarySpec(SPEC.architecture, SPEC.quantization, "another"),
+        LibrarySpec(SPEC.architecture, SPEC.quantization, SPEC.level, "int8"),
     ]
     assert len({cache_key(spec) for spec in variants}) == len(variants)
     assert cache_key(SPEC) == cache_key(LibrarySpec(SPEC.architecture, "q0f32", SPEC.level))
+    own = LibrarySpec(SPEC.architecture, "q0f32", SPEC.level, "float32")
+    assert cache_key(SPEC) == cache_key(own)
 
 
 TURNED = {"rope_theta": 9.0, "rope_scaling": LinearRope(2.0), "context_window_size": 64}

@@ -36,6 +36,11 @@ MODELS = {
     "float16": (NARROW, "q0f16", 2e-2),
     "4 bits": (NARROW, "q4f16_1", 0.2),
     "8 bits": (NARROW, "q8f16_1", 0.2),
+    "4 bits, keys and values in 8": (NARROW, "q4f16_1", 0.2, "int8"),
+    "float32, keys and values in 8": (
+        architecture(head_dim=48, num_attention_heads=6, num_key_value_heads=2, hidden_size=80),
+        "q0f32", 0.15, "int8",
+    ),
     "4 bits, tables in 16": (NARROW, "q4f16_2", 0.2),
     "4 bits, layer norms, biases, positions learned, plain MLP": (
         architecture(
@@ -67,14 +72,14 @@ MODELS = {
         architecture(norms="after", qk_norm="row"), "q0f16", 2e-2,
     ),
 }  # fmt: skip
-"""Model, scheme, largest difference of a logit. With 4 bits activations are rounded to 8 bits; so
-the model with experts takes all of them: at a tie another choice is no wrong one."""
+"""Model, scheme, largest difference of a logit, K and V. With 4 bits activations are rounded to 8
+bits; so the model with experts takes all of them: at a tie another choice is no wrong one."""
 
 
 @pytest.fixture(scope="module", params=MODELS.values(), ids=MODELS.keys())
 def case(request: pytest.FixtureRequest) -> tuple[SmallModel, float]:
-    arch, quantization, tolerance = request.param
-    return SmallModel(arch, quantization), tolerance
+    arch, quantization, tolerance, *kv_dtype = request.param
+    return SmallModel(arch, quantization, 0, *kv_dtype), tolerance
 
 
 def tokens_of(model: SmallModel, count: int, seed: int) -> list[int]:

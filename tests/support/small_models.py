@@ -20,7 +20,7 @@ from mlc_llm.models.parameters import parameters
 from mlc_llm.models.rope import rope_table
 from mlc_llm.quantization.encode import quantize_bytes
 from mlc_llm.quantization.group import quantize
-from mlc_llm.quantization.scheme import scheme_by_name
+from mlc_llm.quantization.scheme import KvDtype, scheme_by_name
 from mlc_llm.weights.load import load_weights
 from mlc_llm.weights.memory import huge_empty
 from mlc_llm.weights.pack import pack, unpack_weights
@@ -63,10 +63,10 @@ def in_no_time(spec: LibrarySpec, progress: Callable[[str, float], None]) -> obj
 
 
 @cache
-def library(arch: Architecture, quantization: str) -> Library:
+def library(arch: Architecture, quantization: str, kv_dtype: KvDtype | None = None) -> Library:
     """The compiled model; one compilation in a test session."""
     use_threads(2)
-    spec = LibrarySpec(arch, quantization, detect().value)
+    spec = LibrarySpec(arch, quantization, detect().value, kv_dtype)
     return Library(compile_in_memory(spec, lambda _message, _done: None))
 
 
@@ -91,7 +91,12 @@ class CompiledModel:
     """A runner over a pool where row r of the page table owns pages of its own, in mixed order."""
 
     def __init__(
-        self, arch: Architecture, quantization: str, packed: list[NDArray[Any]], seed: int = 0
+        self,
+        arch: Architecture,
+        quantization: str,
+        packed: list[NDArray[Any]],
+        seed: int = 0,
+        kv_dtype: KvDtype | None = None,
     ) -> None:
         self.arch = arch
         num_pages = NUM_ROWS * PAGES_PER_ROW
@@ -100,14 +105,14 @@ class CompiledModel:
         )
         order = np.random.default_rng(seed).permutation(num_pages)
         self.table[:] = order.reshape(NUM_ROWS, PAGES_PER_ROW)
-        self.pool = new_pool(arch, scheme_by_name(quantization), num_pages)
-        self.pool[...] = 0x7FC0 if self.pool.dtype == np.uint16 else np.nan  # NaN everywhere
+        self.pool = new_pool(arch, scheme_by_name(quantization, kv_dtype), num_pages)
+        not_a_number = {np.dtype(np.uint16): 0x7FC0, np.dtype(np.uint8): 0xFF}
+        self.pool[...] = not_a_number.get(self.pool.dtype, np.nan)
         rope = huge_empty((CONTEXT, arch.rope_width), np.float32).view(np.float32)
         rope[:] = rope_table(arch, CONTEXT)
         norm = FinalNorm(arch, scheme_by_name(quantization), packed)
-        self.runner = Runner(
-            library(arch, quantization), packed, self.pool, rope, self.table, arch.vocab_size, norm
-        )
+        step = library(arch, quantization, kv_dtype)
+        self.runner = Runner(step, packed, self.pool, rope, self.table, arch.vocab_size, norm)
 
     def run(self, *spans: Span, copies: Sequence[tuple[int, int]] = ()) -> NDArray[np.float32]:
         """One step; the logits are a copy."""
@@ -117,9 +122,15 @@ class CompiledModel:
 class SmallModel(CompiledModel):
     """A model of random weights, and its oracle."""
 
-    def __init__(self, arch: Architecture, quantization: str, seed: int = 0) -> None:
+    def __init__(
+        self,
+        arch: Architecture,
+        quantization: str,
+        seed: int = 0,
+        kv_dtype: KvDtype | None = None,
+    ) -> None:
         packed = packed_weights(arch, quantization, seed)
-        super().__init__(arch, quantization, packed, seed)
+        super().__init__(arch, quantization, packed, seed, kv_dtype)
         scheme = scheme_by_name(quantization)
         self.oracle = Oracle(arch, unpack_weights(arch, scheme, packed))
 

@@ -106,7 +106,7 @@ def build(spec: EngineSpec, ends: Sequence[End], announcer: Announcer) -> Built:
     threads = _settle_threads(spec)
     folder = open_folder(Path(spec.model))
     device = choose_device(spec.device)
-    scheme = choose_scheme(folder, spec.quantization)
+    scheme = choose_scheme(folder, spec.quantization, spec.kv_cache_dtype)
     sizes = _sizes(spec, folder, scheme, device.kind)
     limits = scheduler_limits(spec, sizes, folder.architecture.vocab_size)
     table = TokenTable.load(folder.path)
@@ -152,7 +152,7 @@ def _library(
     spec: EngineSpec, folder: ModelFolder, scheme: Scheme, level: Level, announcer: Announcer
 ) -> tuple[Library, str]:
     """The compiled model, and where it is from."""
-    wanted = LibrarySpec(folder.architecture, scheme.name, level.value)
+    wanted = LibrarySpec(folder.architecture, scheme.name, level.value, scheme.kv_dtype)
     if spec.model_lib is None:
         compiled = ensure_library(wanted, announcer.progress)
         return open_library(compiled, spec.threads), compiled.note

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from mlc_llm.arguments import ArgumentParser
 from mlc_llm.commands.overrides import OVERRIDES, check_opt, check_overrides
@@ -14,6 +15,7 @@ from mlc_llm.compiler.target import c_compiler, choose_device
 from mlc_llm.errors import BadConfig
 from mlc_llm.models.folder import open_folder
 from mlc_llm.models.resolve import resolve_model
+from mlc_llm.protocol.spec import KvCacheDtype
 from mlc_llm.weights.load import choose_scheme
 
 
@@ -29,12 +31,13 @@ def main(argv: Sequence[str]) -> int:
     found = folder.architecture.model_type
     if given.model_type not in ("auto", found):
         raise BadConfig(f"--model-type {given.model_type} was given but {folder.path} is a {found}")
-    scheme = choose_scheme(folder, given.quantization)
+    scheme = choose_scheme(folder, given.quantization, given.kv_cache_dtype)
     device = choose_device(given.device)
     compiler = c_compiler()
     if compiler is None:
         raise BadConfig("no C compiler (cc, gcc, clang) is installed; install one")
-    spec = LibrarySpec(folder.architecture, scheme.name, device.level.value)
+    level = device.level.value
+    spec = LibrarySpec(folder.architecture, scheme.name, level, scheme.kv_dtype)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         compile_in_child(Job(spec, str(output.resolve()), compiler), _progress)
@@ -59,6 +62,12 @@ def _parser() -> ArgumentParser:
     )
     parser.add_argument("model", metavar="MODEL", help="model folder, its configuration, or a name")
     parser.add_argument("--quantization", help="how weights are computed with")
+    parser.add_argument(
+        "--kv-cache-dtype",
+        default="auto",
+        choices=get_args(KvCacheDtype),
+        help="what keys and values are kept in; `mlc_llm serve` must be told the same",
+    )
     parser.add_argument("--device", default="auto", help="auto or cpu")
     parser.add_argument("--model-type", default="auto", help="auto: what the configuration says")
     parser.add_argument(

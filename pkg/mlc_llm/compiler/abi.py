@@ -23,7 +23,8 @@ b logit rows, e hidden rows, P pages of the pool, c rows of the rotary table.
                                by side: memory is fastest in long runs.
                                K of a page is stored transposed [D][16 tokens], V as [16 tokens][D];
                                in bfloat16, whose bits are uint16 here, two neighbours of the
-                               first axis of each lie side by side (`kernels.cpu.kv_format`).
+                               first axis of each lie side by side (`kernels.cpu.kv_format`);
+                               in int8, uint8 here, four of them, and 16 float32 scales follow each.
                                Of attention over latents kv[L, P, 1, 1, 16 * D]: a page is
                                [16 tokens][D], latent and rotated key of each (`kernels.cpu.latent`)
     logits     float32[b, V]   result, written in place; V = vocab_size rounded up to 16,

@@ -21,7 +21,7 @@ from mlc_llm.compiler.abi import MAX_ROWS, PAGE_SIZE, TILE_ROWS
 from mlc_llm.errors import BadModel
 from mlc_llm.models.architecture import Architecture
 from mlc_llm.models.parameters import TensorSpec, tensor_specs
-from mlc_llm.quantization.scheme import scheme_by_name
+from mlc_llm.quantization.scheme import KvDtype, Scheme, scheme_by_name
 
 MAGIC = b"MLCSEAL1"
 METADATA = "_metadata"
@@ -35,6 +35,13 @@ class LibrarySpec(Struct, frozen=True, forbid_unknown_fields=True):
     quantization: str
     level: str
     """Value of a `kernels.cpu.level.Level`."""
+    kv_dtype: KvDtype | None = None
+    """What K and V are rounded to; None: what the quantization does."""
+
+    @property
+    def scheme(self) -> Scheme:
+        """Raises `BadConfig` for a quantization that is not known."""
+        return scheme_by_name(self.quantization, self.kv_dtype)
 
 
 class Metadata(Struct, frozen=True):
@@ -42,6 +49,7 @@ class Metadata(Struct, frozen=True):
 
     model_type: str
     quantization: str
+    kv_cache_dtype: KvDtype
     level: str
     architecture: Architecture
     """Without what `step` does not depend on, see `essential`."""
@@ -54,10 +62,11 @@ class Metadata(Struct, frozen=True):
 
 def metadata_of(spec: LibrarySpec) -> Metadata:
     """The metadata of the library that this package makes of `spec` now."""
-    scheme = scheme_by_name(spec.quantization)
+    scheme = spec.scheme
     return Metadata(
         model_type=spec.architecture.model_type,
         quantization=spec.quantization,
+        kv_cache_dtype=scheme.kv_dtype,
         level=spec.level,
         architecture=essential(spec.architecture),
         params=tensor_specs(spec.architecture, scheme),

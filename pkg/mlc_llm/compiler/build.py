@@ -16,7 +16,6 @@ from mlc_llm.compiler.artifact import METADATA, LibrarySpec, metadata_of, seal
 from mlc_llm.kernels.cpu.level import Level
 from mlc_llm.kernels.cpu.lowering import compile_module
 from mlc_llm.models.decoder import build_step
-from mlc_llm.quantization.scheme import scheme_by_name
 
 Progress = Callable[[str, float], None]
 """Called with a message and how much is done, from 0 to 1."""
@@ -30,7 +29,7 @@ def compile_model(spec: LibrarySpec, progress: Progress) -> tvm.runtime.Executab
     """The executable of a model, its `_metadata` included."""
     progress("describing the model", 0.05)
     level = Level(spec.level)
-    module = build_step(spec.architecture, scheme_by_name(spec.quantization), level)
+    module = build_step(spec.architecture, spec.scheme, level)
     _add_metadata(module, spec)
     progress("compiling kernels", 0.15)
     return compile_module(module, level)

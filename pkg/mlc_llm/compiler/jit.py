@@ -4,8 +4,9 @@
     $MLC_LLM_HOME/model_lib/<key>.lock    held while it is made: many processes, one compiler
 
 The key is a digest of everything that changes the library: the model's architecture, the
-quantization, the CPU level, this package's code and TVM's version. Nothing else does, so no option
-of the server recompiles. A library that is damaged is made again; those used last are kept.
+quantization, what K and V are kept in, the CPU level, this package's code and TVM's version.
+Nothing else does: no other option of the server recompiles. A library that is damaged is made
+again; those used last are kept.
 """
 
 from __future__ import annotations

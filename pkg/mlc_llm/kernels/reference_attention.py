@@ -32,6 +32,8 @@ def narrow(values: Array) -> Array:
 
 def pack_pool(pool: Array, kv_dtype: KvDtype) -> Array:
     """A pool of float32 as the kernels store it."""
+    if kv_dtype == "int8":
+        return _in_bytes(pool.astype(np.float32))
     if kv_dtype != "bfloat16":
         return pool.astype(kv_dtype)
     return _in_pairs(narrow(pool.astype(np.float32)), back=False)
@@ -39,6 +41,8 @@ def pack_pool(pool: Array, kv_dtype: KvDtype) -> Array:
 
 def unpack_pool(pool: Array, kv_dtype: KvDtype) -> Array:
     """A pool of the kernels as float32."""
+    if kv_dtype == "int8":
+        return _from_bytes(pool)
     if kv_dtype != "bfloat16":
         return pool.astype(np.float32)
     return widen(_in_pairs(pool, back=True))
@@ -52,6 +56,46 @@ def _in_pairs(pool: Array, *, back: bool) -> Array:
         shape = (size, 2) if back else (2, size)
         pairs = pool[..., which, :].reshape(*pool.shape[:-2], -1, *shape)
         out[..., which, :] = pairs.swapaxes(-1, -2).reshape(*pool.shape[:-2], -1)
+    return out
+
+
+def _by_token(pool: Array, side: int) -> Array:
+    """K (side 0) or V of a pool of floats as [..., columns, tokens], a view where it can be one."""
+    shape = pool.shape[:-2]
+    if side == 0:
+        return pool[..., 0, :].reshape(*shape, -1, PAGE_SIZE)
+    return pool[..., 1, :].reshape(*shape, PAGE_SIZE, -1).swapaxes(-1, -2)
+
+
+def _in_bytes(pool: Array) -> Array:
+    """Whole numbers of -127 .. 127 (in K 128 more), four neighbours side by side; then scales."""
+    size = pool.shape[-1]
+    out = np.empty((*pool.shape[:-1], size + 4 * PAGE_SIZE), np.uint8)
+    for side in (0, 1):
+        columns = _by_token(pool, side)
+        most = np.abs(columns).max(axis=-2, keepdims=True)
+        factor = np.float32(127) / np.where(most > 1e-30, most, np.inf).astype(np.float32)
+        whole = np.floor(columns * factor + np.float32(128.5)).astype(np.uint8)
+        whole = whole ^ np.uint8(128) if side else whole
+        axis = whole.swapaxes(-1, -2) if side else whole
+        fours = axis.reshape(*axis.shape[:-2], axis.shape[-2] // 4, 4, axis.shape[-1])
+        out[..., side, :size] = fours.swapaxes(-1, -2).reshape(*pool.shape[:-2], size)
+        scales = (most[..., 0, :] * np.float32(1 / 127)).astype(np.float32)
+        out[..., side, size:] = np.ascontiguousarray(scales).view(np.uint8)
+    return out
+
+
+def _from_bytes(stored: Array) -> Array:
+    size = stored.shape[-1] - 4 * PAGE_SIZE
+    out = np.empty((*stored.shape[:-1], size), np.float32)
+    for side in (0, 1):
+        scales = np.ascontiguousarray(stored[..., side, size:]).view(np.float32)
+        lanes = size // PAGE_SIZE if side else PAGE_SIZE
+        whole = (stored[..., side, :size] ^ np.uint8(0 if side else 128)).view(np.int8)
+        rows = whole.reshape(*stored.shape[:-2], -1, lanes, 4).swapaxes(-1, -2)
+        rows = rows.reshape(*stored.shape[:-2], -1, lanes)
+        units = scales[..., :, None] if side else scales[..., None, :]
+        out[..., side, :] = (rows * units).reshape(*stored.shape[:-2], size)
     return out
 
 

@@ -36,7 +36,7 @@ from mlc_llm.kernels.cpu.rope import Rotation, rope_append
 from mlc_llm.kernels.cpu.route import group_by_expert, route
 from mlc_llm.models.architecture import Architecture, Experts, Latent
 from mlc_llm.models.parameters import ROW_BLOCK, ParameterSpec, parameters
-from mlc_llm.quantization.scheme import CODES, GROUP_SIZE, Codes, Scheme, kv_storage
+from mlc_llm.quantization.scheme import CODES, GROUP_SIZE, Codes, Scheme, kv_elements, kv_storage
 
 
 class Inputs(NamedTuple):
@@ -121,7 +121,8 @@ class _Builder:
             return relax.Var(name, relax.TensorType(shape, dtype))
 
         heads, vectors, width = arch.kv_page
-        pool = (arch.num_hidden_layers, size("pages"), heads, vectors, PAGE_SIZE * width)
+        page = kv_elements(self.scheme.kv_dtype, PAGE_SIZE, width)
+        pool = (arch.num_hidden_layers, size("pages"), heads, vectors, page)
         return Inputs(
             tensor("ids", (n,)),
             tensor("positions", (n,)),

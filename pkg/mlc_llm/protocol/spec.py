@@ -6,6 +6,9 @@ from typing import Literal
 
 from msgspec import Struct
 
+KvCacheDtype = Literal["auto", "float32", "float16", "bfloat16", "int8"]
+"""What keys and values are kept in; auto: what the quantization computes with."""
+
 
 class EngineSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything `mlc_workers.main` needs to build an engine. None means: decide for me."""
@@ -16,6 +19,7 @@ class EngineSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """auto, cpu, cuda, cuda:0, ..."""
     model_lib: str | None = None
     quantization: str | None = None
+    kv_cache_dtype: KvCacheDtype = "auto"
     mode: Literal["local", "interactive", "server"] = "local"
     max_num_sequence: int | None = None
     max_total_sequence_length: int | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from mlc_llm.errors import BadConfig
 from mlc_llm.quantization.storage import is_plain, is_table
@@ -36,8 +37,11 @@ CODES: dict[WeightFormat, Codes] = {"q4": Codes(4), "q8": Codes(8)}
 """The formats whose products take activations quantized to 8 bits."""
 
 
-KvDtype = Literal["float32", "float16", "bfloat16"]
-"""What K and V are rounded to."""
+KvDtype = Literal["float32", "float16", "bfloat16", "int8"]
+"""What K and V are rounded to; int8 with a float32 scale for each token and head."""
+
+
+SCALE_BYTES = 4
 
 
 class Scheme(Struct, frozen=True):
@@ -69,15 +73,37 @@ SCHEMES = {
 }
 
 
+def with_kv(scheme: Scheme, kv_dtype: KvDtype | None) -> Scheme:
+    """The scheme with this KV cache; None: its own."""
+    return scheme if kv_dtype is None else replace(scheme, kv_dtype=kv_dtype)
+
+
 def kv_storage(kv_dtype: KvDtype) -> str:
-    """The element type of arrays of K and V: NumPy has no bfloat16."""
-    return "uint16" if kv_dtype == "bfloat16" else kv_dtype
+    """The element type of arrays of K and V: NumPy has no bfloat16, and int8 comes with scales."""
+    return {"bfloat16": "uint16", "int8": "uint8"}.get(kv_dtype, kv_dtype)
 
 
-def scheme_by_name(name: str) -> Scheme:
-    """The scheme called `name`; raises `BadConfig` that lists the known ones."""
+def kv_width(kv_dtype: KvDtype) -> int:
+    """Bytes of an element of `kv_storage`."""
+    return {"float32": 4, "int8": 1}.get(kv_dtype, 2)
+
+
+def kv_elements(kv_dtype: KvDtype, num_tokens: int, head_dim: int) -> int:
+    """Elements of `kv_storage` that K, or V, of a page's tokens take for one head.
+
+    Heads are rounded up to 16 columns.
+    """
+    columns = -(-head_dim // 16) * 16
+    return num_tokens * (columns + (SCALE_BYTES if kv_dtype == "int8" else 0))
+
+
+def scheme_by_name(name: str, kv_dtype: KvDtype | None = None) -> Scheme:
+    """The scheme called `name`, with another KV cache than its own where `kv_dtype` says so.
+
+    Raises `BadConfig` that lists the known ones.
+    """
     try:
-        return SCHEMES[name]
+        return with_kv(SCHEMES[name], kv_dtype)
     except KeyError:
         known = ", ".join(SCHEMES)
         raise BadConfig(

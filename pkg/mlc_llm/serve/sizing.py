@@ -17,7 +17,7 @@ from mlc_llm.errors import BadConfig
 from mlc_llm.models.architecture import Architecture
 from mlc_llm.models.folder import ModelFolder
 from mlc_llm.protocol.spec import EngineSpec
-from mlc_llm.quantization.scheme import Scheme
+from mlc_llm.quantization.scheme import Scheme, kv_elements, kv_width
 
 PAGE_SIZE = 16
 """Tokens per KV page; that of `mlc_llm.compiler.abi`, which this side may not import."""
@@ -72,9 +72,9 @@ class _Chosen(NamedTuple):
 
 def kv_bytes_per_page(arch: Architecture, scheme: Scheme) -> int:
     """Bytes of one page in all layers."""
-    width = 4 if scheme.kv_dtype == "float32" else 2
     heads, vectors, columns = arch.kv_page
-    return arch.num_hidden_layers * heads * vectors * columns * PAGE_SIZE * width
+    of_vector = kv_elements(scheme.kv_dtype, PAGE_SIZE, columns) * kv_width(scheme.kv_dtype)
+    return arch.num_hidden_layers * heads * vectors * of_vector
 
 
 def step_bytes(arch: Architecture, *, rows: int, sequences: int, positions: int) -> int:

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 
 from mlc_llm.models.folder import ModelFolder
 from mlc_llm.models.parameters import TensorSpec, tensor_specs
-from mlc_llm.quantization.scheme import Scheme
+from mlc_llm.quantization.scheme import Scheme, with_kv
 from mlc_llm.weights.load import Progress, available_cores, load_weights
 from mlc_llm.weights.memory import huge_empty
 from mlc_llm.weights.sources.find import find_tensors
@@ -90,7 +90,9 @@ def cache_key(folder: ModelFolder, scheme: Scheme) -> str:
     for path in files:
         state = path.stat()
         found.update(f"{path.resolve()}\0{state.st_size}\0{state.st_mtime_ns}\0".encode())
-    found.update(msgspec.json.encode((folder.architecture, scheme), order="sorted"))
+    found.update(
+        msgspec.json.encode((folder.architecture, with_kv(scheme, "float32")), order="sorted")
+    )
     return found.hexdigest()[:32]
 
 

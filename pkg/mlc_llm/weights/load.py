@@ -21,8 +21,9 @@ from mlc_llm.errors import BadConfig, BadModel
 from mlc_llm.models.architecture import Architecture
 from mlc_llm.models.folder import ModelFolder
 from mlc_llm.models.parameters import ParameterSpec, tensor_specs
+from mlc_llm.protocol.spec import KvCacheDtype
 from mlc_llm.quantization.group import Quantized
-from mlc_llm.quantization.scheme import SCHEMES, Scheme, scheme_by_name
+from mlc_llm.quantization.scheme import SCHEMES, Scheme, scheme_by_name, with_kv
 from mlc_llm.quantization.storage import STORAGES
 from mlc_llm.weights import tensor_cache
 from mlc_llm.weights.binding import Binding, Stored, bind
@@ -43,8 +44,27 @@ TASK_CHUNKS = 4
 """Chunks one thread takes at a time: few enough to balance, enough to be rarely scheduled."""
 
 
-def choose_scheme(folder: ModelFolder, requested: str | None) -> Scheme:
-    """The quantization to serve with.
+def choose_scheme(
+    folder: ModelFolder, requested: str | None, kv_cache_dtype: KvCacheDtype = "auto"
+) -> Scheme:
+    """The quantization to serve with, and what keys and values are kept in.
+
+    Raises what `choose_quantization` raises, and `BadConfig` for a model whose keys and values
+    cannot be kept so.
+    """
+    scheme = choose_quantization(folder, requested)
+    if kv_cache_dtype == "auto":
+        return scheme
+    if kv_cache_dtype == "int8" and folder.architecture.latent is not None:
+        raise BadConfig(
+            f"kv_cache_dtype int8 is not supported for {folder.architecture.model_type} models,"
+            " which keep one small vector for each token; leave it out"
+        )
+    return with_kv(scheme, kv_cache_dtype)
+
+
+def choose_quantization(folder: ModelFolder, requested: str | None) -> Scheme:
+    """The quantization to serve with, and its own KV cache.
 
     The one asked for, else the nearest to what the folder is stored in (`quantization.storage` says
     which and why; `models.quantized` for Hugging Face's), else by the model's size

@@ -118,3 +118,9 @@ def test_help_has_every_flag_and_its_default(capsys: pytest.CaptureFixture[str])
     for option in options:
         if not option.endswith(","):  # another spelling of the next one
             assert "default:" in option or "not supported" in option, option
+
+
+def test_what_keys_and_values_are_kept_in_reaches_the_engine() -> None:
+    assert parse([]).config.kv_cache_dtype == "auto"
+    assert parse(["--kv-cache-dtype", "int8"]).config.kv_cache_dtype == "int8"
+    assert parse(["--overrides", "kv_cache_dtype=int8"]).config.kv_cache_dtype == "int8"

@@ -9,27 +9,28 @@ from numpy.typing import NDArray
 
 from mlc_llm.compiler.abi import PAGE_SIZE
 from mlc_llm.models.architecture import Architecture
-from mlc_llm.quantization.scheme import Scheme, kv_storage
+from mlc_llm.quantization.scheme import Scheme, kv_elements, kv_storage
 from mlc_llm.weights.memory import huge_empty
 
 Pool = NDArray[Any]
 
 
-def pool_shape(arch: Architecture, num_pages: int) -> tuple[int, ...]:
-    """[layers, pages, KV heads, vectors of a head, 16 * D]; layout in `compiler.abi`."""
+def pool_shape(arch: Architecture, scheme: Scheme, num_pages: int) -> tuple[int, ...]:
+    """[layers, pages, KV heads, vectors of a head, elements]; layout in `compiler.abi`."""
     heads, vectors, width = arch.kv_page
-    return (arch.num_hidden_layers, num_pages, heads, vectors, PAGE_SIZE * width)
+    page = kv_elements(scheme.kv_dtype, PAGE_SIZE, width)
+    return (arch.num_hidden_layers, num_pages, heads, vectors, page)
 
 
 def page_bytes(arch: Architecture, scheme: Scheme) -> int:
     """Memory of one page in all layers."""
-    shape = pool_shape(arch, 1)
+    shape = pool_shape(arch, scheme, 1)
     return int(np.prod(shape)) * np.dtype(kv_storage(scheme.kv_dtype)).itemsize
 
 
 def new_pool(arch: Architecture, scheme: Scheme, num_pages: int) -> Pool:
     """A pool on huge pages. It takes memory as its pages are first written."""
-    return huge_empty(pool_shape(arch, num_pages), kv_storage(scheme.kv_dtype))
+    return huge_empty(pool_shape(arch, scheme, num_pages), kv_storage(scheme.kv_dtype))
 
 
 def copy_pages(pool: Pool, copies: tuple[tuple[int, int], ...]) -> None:

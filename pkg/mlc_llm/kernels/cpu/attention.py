@@ -31,6 +31,14 @@ from tvm.tirx import PrimFunc, Var
 
 from mlc_llm.compiler.abi import PAGE_SIZE, TILE_ROWS, round_up
 from mlc_llm.kernels.cpu.exp2 import exp2
+from mlc_llm.kernels.cpu.kv_bytes import (
+    DIGITS,
+    Queries,
+    joined,
+    queries,
+    round_query,
+    split_weights,
+)
 from mlc_llm.kernels.cpu.kv_format import LANES, KvFormat
 from mlc_llm.kernels.cpu.level import TRAITS, Level
 from mlc_llm.kernels.cpu.rope import LOG2_E
@@ -124,6 +132,10 @@ class Scratch(NamedTuple):
     """The weights as values are multiplied by them; `scores` itself where that is float32."""
     values: Var
     """Weighted sums of V so far."""
+    queries: Queries | None
+    """Queries in bytes, where they are multiplied so; then `factors` has the digits of weights."""
+    units: Var
+    """What sums of V that are whole numbers are multiplied by."""
 
 
 class Work(NamedTuple):
@@ -171,8 +183,8 @@ def attention(
     shape = Shape(heads, kv_heads, head_dim, kv_dtype, window, softcap)
     fmt = KvFormat(level, kv_dtype)
     # One row alone (decode) must not pay for a block of rows; many rows must fill one.
-    alone = block_of(level, shape, 1)
-    crowd = block_of(level, shape, TILE_ROWS)
+    alone = block_of(fmt, shape, 1)
+    crowd = block_of(fmt, shape, TILE_ROWS)
 
     def emit() -> None:
         args = arguments(fmt, shape)
@@ -193,7 +205,7 @@ def attention(
 def arguments(fmt: KvFormat, shape: Shape) -> Arguments:
     """Append the parameters."""
     n = symbol("n")
-    page = PAGE_SIZE * shape.padded
+    page = fmt.elements(shape.head_dim)
     pool = (symbol("layers"), symbol("pages"), shape.kv_heads, 2, page)
     return Arguments(
         arg("q", (n, shape.heads, shape.padded), fmt.factor_dtype),
@@ -206,13 +218,15 @@ def arguments(fmt: KvFormat, shape: Shape) -> Arguments:
     )
 
 
-def block_of(level: Level, shape: Shape, most_rows: int) -> Block:
+def block_of(fmt: KvFormat, shape: Shape, most_rows: int) -> Block:
     """The largest block of at most `most_rows` token rows whose sums fit the registers."""
-    room = ACCUMULATORS[TRAITS[level].lanes]
+    room = ACCUMULATORS[TRAITS[fmt.level].lanes]
     heads = _divisor(shape.group, min(8, room))
     rows = _divisor(most_rows, max(1, min(8, room) // heads))
     spare = max(1, room // (rows * heads))
-    return Block(rows, heads, _divisor(CHUNK_PAGES, spare), _divisor(shape.padded // LANES, spare))
+    of_values = max(1, spare // DIGITS) if fmt.counts else spare
+    pages, vectors = _divisor(CHUNK_PAGES, spare), _divisor(shape.padded // LANES, of_values)
+    return Block(rows, heads, pages, vectors)
 
 
 def _divisor(value: int, most: int) -> int:
@@ -250,6 +264,8 @@ def _attend_tile(
         num_pages = T.bind(T.floordiv(end + (PAGE_SIZE - 1), PAGE_SIZE))
         work = Work(rows, of_group, T.bind(part * heads), heads, seq, end, num_pages)
         _clear(shape, block, heads, scratch)
+        if scratch.queries is not None:
+            _round_queries(fmt, shape, block, args, work, scratch.queries)
         num_chunks = T.floordiv(num_pages + (CHUNK_PAGES - 1), CHUNK_PAGES)
         skipped = _skipped_chunks(shape, args, rows[0])
         with T.serial(num_chunks - skipped) as chunk, T.serial(heads) as head:
@@ -260,7 +276,7 @@ def _attend_tile(
             with T.serial(steps) as step:
                 _score_pages(fmt, shape, block, args, work, scratch, here, step)
             with T.serial(T.int64(block.queries)) as query:
-                _weigh(fmt, scratch, query, head * block.queries, steps * block.pages)
+                _weigh(fmt, shape, block, args, work, scratch, here, query, steps * block.pages)
             with T.serial(T.int64(shape.padded // LANES // block.vectors)) as nth_vector:
                 _add_values(fmt, shape, block, args, work, scratch, here, nth_vector)
         with T.serial(heads) as head:
@@ -280,16 +296,36 @@ def _scratch(fmt: KvFormat, shape: Shape, block: Block) -> Scratch:
         return T.alloc_buffer((count * LANES,), dtype, scope="global")
 
     all_queries = block.queries * shape.kv_heads
-    scores = vectors(block.queries * CHUNK_PAGES)
-    apart = fmt.factor_dtype != "float32"
+    scores = factors = vectors(block.queries * CHUNK_PAGES)
+    if fmt.counts:
+        factors = vectors(block.queries * CHUNK_PAGES * DIGITS, "uint8")
+    elif fmt.dots:
+        factors = vectors(block.queries * CHUNK_PAGES, fmt.factor_dtype)
+    fades = vectors(block.queries)
     return Scratch(
         vectors(all_queries),
         vectors(all_queries),
-        vectors(block.queries),
+        fades,
         scores,
-        vectors(block.queries * CHUNK_PAGES, fmt.factor_dtype) if apart else scores,
+        factors,
         vectors(all_queries * shape.padded // LANES),
+        queries(all_queries, shape.padded) if fmt.counts else None,
+        vectors(block.queries) if fmt.counts else fades,
     )
+
+
+def _round_queries(
+    fmt: KvFormat, shape: Shape, block: Block, args: Arguments, work: Work, found: Queries
+) -> None:
+    with T.serial(work.heads) as nth:
+        head = T.bind((work.first_head + nth) * shape.group + work.part * block.heads)
+        for j in range(block.queries):
+            row = work.rows[j // block.heads]
+
+            def read(at: Expr, row: Expr = row, of: Expr = head + j % block.heads) -> Expr:
+                return args.q[row, of, at]
+
+            round_query(fmt, found, T.bind(nth * block.queries + j), shape.padded, read)
 
 
 def _at(index: Expr | int) -> Expr:
@@ -310,6 +346,21 @@ def _page(args: Arguments, work: Work, index: Expr) -> Expr:
     return T.bind(T.Cast("int64", args.table[work.seq, T.min(index, work.num_pages - 1)]))
 
 
+def _after_keys(args: Arguments, work: Work, here: Here, index: Expr) -> tuple[Expr, Expr]:
+    inside = index < here.count
+    page = _page(args, work, here.page0 + T.Select(inside, index, index - here.count))
+    return page, T.bind(T.Select(inside, T.int64(0), T.int64(1)))
+
+
+def _after_values(args: Arguments, work: Work, here: Here, index: Expr) -> list[Expr]:
+    inside = T.bind(index < here.count)
+    last = T.bind(here.nth + 1 == work.heads)
+    nth = T.Select(inside, here.nth, T.Select(last, T.int64(0), here.nth + 1))
+    page0 = T.Select(inside, here.page0, T.Select(last, here.page0, here.page0 - here.count))
+    page = _page(args, work, page0 + index)
+    return [page, T.bind(work.first_head + nth), T.bind(T.Select(inside, T.int64(1), T.int64(0)))]
+
+
 def _score_pages(
     fmt: KvFormat,
     shape: Shape,
@@ -323,36 +374,63 @@ def _score_pages(
     """Scores of all queries with the 16 tokens of each of `block.pages` pages."""
     first = T.bind(step * block.pages)
     pages = [_page(args, work, here.page0 + first + u) for u in range(block.pages)]
-    later = here.page0 + first + PREFETCH_PAGES
-    ahead = [_page(args, work, later + u) for u in range(block.pages)]
     kv_head = T.bind(work.first_head + here.nth)
+    ahead = [
+        _after_keys(args, work, here, first + (u + PREFETCH_PAGES)) for u in range(block.pages)
+    ]
     head = T.bind(kv_head * shape.group + work.part * block.heads)
-    sums = [[registers(LANES) for _ in pages] for _ in range(block.queries)]
-    for query in sums:
+    own = scratch.queries
+    of_task = T.bind(here.nth * block.queries)
+    sums = [[registers(LANES, fmt.sum_dtype) for _ in pages] for _ in range(block.queries)]
+    for j, query in enumerate(sums):
+        start = const(0.0, LANES) if own is None else splat(own.starts[of_task + j], LANES)
         for page_sum in query:
-            put(page_sum, const(0.0, LANES), LANES)
+            put(page_sum, start, LANES)
+    if fmt.scaled:
+        for page, _ in ahead:
+            for side in range(2):
+                at = fmt.scale_place(0, shape.padded)
+                prefetch(args.pool, args.layer, page, kv_head, side, at)
     with T.serial(T.int64(shape.padded // fmt.pack // fmt.per_line)) as line:
         at = line * (fmt.per_line * fmt.pack * LANES)
-        for page in ahead:
-            prefetch(args.pool, args.layer, page, kv_head, 0, at)
+        for page, side in ahead:
+            prefetch(args.pool, args.layer, page, kv_head, side, at)
         for i in range(fmt.per_line):
             d = T.bind(line * fmt.per_line + i)
-            keys = [fmt.load(args.pool[args.layer, page, kv_head, 0, fmt.at(d)]) for page in pages]
+            stored = [args.pool[args.layer, page, kv_head, 0, fmt.at(d)] for page in pages]
+            keys = [fmt.load_key(key) for key in stored]
             for j, query in enumerate(sums):
                 place = [work.rows[j // block.heads], head + j % block.heads]
-                factors = fmt.factors(args.q, place, d)
+                if own is None:
+                    factors = fmt.factors(args.q, place, d)
+                else:
+                    columns = (of_task + j) * (shape.padded // fmt.pack)
+                    factors = fmt.factors(own.columns, [], columns + d)
                 for key, page_sum in zip(keys, query, strict=True):
                     fmt.advance(page_sum, key, factors)
+    scales = [_scales(fmt, shape, args, page, kv_head, 0) for page in pages if fmt.scaled]
     for j, query in enumerate(sums):
         position = splat(args.positions[work.rows[j // block.heads]], LANES)
         for u, page_sum in enumerate(query):
             token = T.ramp(T.Cast("int32", (here.page0 + first + u) * PAGE_SIZE), 1, LANES)
-            score = _capped(fmt.level, shape, get(page_sum, LANES))
+            score = get(page_sum, LANES)
+            if own is not None:
+                score = T.Cast("float32x16", score) * splat(own.scales[of_task + j], LANES)
+            if fmt.scaled:
+                score = score * scales[u]
+            score = _capped(fmt.level, shape, T.bind(score))
             if shape.window is not None:
                 oldest = position - iconst(shape.window - 1, LANES)
                 score = T.Select(token >= oldest, score, const(MASKED, LANES))
             masked = T.Select(token <= position, score, const(MASKED, LANES))
             T.buffer_store(scratch.scores, masked, [_at(first + u + j * CHUNK_PAGES)])
+
+
+def _scales(
+    fmt: KvFormat, shape: Shape, args: Arguments, page: Expr, head: Expr, side: int
+) -> Expr:
+    """Scales of a page's tokens, of K or of V."""
+    return T.bind(fmt.scales(lambda at: args.pool[args.layer, page, head, side, at], shape.padded))
 
 
 def _capped(level: Level, shape: Shape, score: Expr) -> Expr:
@@ -364,26 +442,50 @@ def _capped(level: Level, shape: Shape, score: Expr) -> Expr:
 
 
 def _weigh(
-    fmt: KvFormat, scratch: Scratch, query: Expr, before_head: Expr, num_pages: Expr
+    fmt: KvFormat,
+    shape: Shape,
+    block: Block,
+    args: Arguments,
+    work: Work,
+    scratch: Scratch,
+    here: Here,
+    query: Expr,
+    num_pages: Expr,
 ) -> None:
     """Turn the chunk's scores of one query into weights relative to the largest score so far."""
     level = fmt.level
-    top, total = registers(LANES), registers(LANES)
+    top, total, heaviest = registers(LANES), registers(LANES), registers(LANES)
     put(top, const(MASKED, LANES), LANES)
     with T.serial(num_pages) as page:
         put(top, T.max(get(top, LANES), scratch.scores[_at(query * CHUNK_PAGES + page)]), LANES)
     largest = fmt.largest(get(top, LANES))
-    state = T.bind(before_head + query)
+    state = T.bind(here.nth * block.queries + query)
     before = T.bind(scratch.top[_at(state)])
     now = T.bind(T.max(splat(largest, LANES), before))
     fade = exp2(level, T.bind(before - now), LANES)
     put(total, const(0.0, LANES), LANES)
+    if fmt.counts:
+        put(heaviest, const(0.0, LANES), LANES)
     with T.serial(num_pages) as page:
         place = T.bind(query * CHUNK_PAGES + page)
         below = T.bind(scratch.scores[_at(place)] - now)
-        weight = exp2(level, below, LANES, coarse=fmt.dots)
-        T.buffer_store(scratch.factors, fmt.factor(weight, LANES), [_at(place)])
+        weight = T.bind(exp2(level, below, LANES, coarse=fmt.dots))
         put(total, get(total, LANES) + weight, LANES)
+        if fmt.scaled:
+            of_page = _page(args, work, here.page0 + page)
+            scales = _scales(fmt, shape, args, of_page, work.first_head + here.nth, 1)
+            owned = weight > const(0.0, LANES)
+            weight = T.bind(T.Select(owned, weight * scales, const(0.0, LANES)))
+        if fmt.counts:
+            put(heaviest, T.max(get(heaviest, LANES), weight), LANES)
+            T.buffer_store(scratch.scores, weight, [_at(place)])
+        else:
+            T.buffer_store(scratch.factors, fmt.factor(weight, LANES), [_at(place)])
+    if fmt.counts:
+        unit = split_weights(
+            fmt, heaviest, scratch.scores, scratch.factors, query, num_pages, CHUNK_PAGES
+        )
+        T.buffer_store(scratch.units, splat(unit, LANES), [_at(query)])
     faded = fma(level, scratch.total[_at(state)], fade, get(total, LANES), LANES)
     T.buffer_store(scratch.total, faded, [_at(state)])
     T.buffer_store(scratch.top, now, [_at(state)])
@@ -405,43 +507,55 @@ def _add_values(
     first = T.bind(nth * block.vectors)
     kv_head = T.bind(work.first_head + here.nth)
     state = T.bind(here.nth * (block.queries * vectors) + first)
-    sums = [[registers(LANES) for _ in range(block.vectors)] for _ in range(block.queries)]
+    digits = DIGITS if fmt.counts else 1
+    sums = [
+        [registers(LANES, fmt.sum_dtype) for _ in range(block.vectors)]
+        for _ in range(block.queries * digits)
+    ]
+
+    def faded(j: int, v: int) -> Expr:
+        return scratch.values[_at(state + (j * vectors + v))] * scratch.fade[_at(j)]
+
     for j, query in enumerate(sums):
         for v, value_sum in enumerate(query):
-            before = scratch.values[_at(state + (j * vectors + v))]
-            put(value_sum, before * scratch.fade[_at(j)], LANES)
+            put(value_sum, iconst(0, LANES) if fmt.counts else faded(j, v), LANES)
 
-    def add(p: Expr, page: Expr, ahead: Expr, group: Expr, whole: bool) -> None:
+    def add(p: Expr, page: Expr, ahead: list[Expr], group: Expr, whole: bool) -> None:
         """Tokens group * pack, ... of a page, or of them only the first."""
         row = T.bind(group * vectors + first)
         for v in range(0, block.vectors, fmt.per_line):
             at = (row + v) * (fmt.pack * LANES)
-            prefetch(args.pool, args.layer, ahead, kv_head, 1, at)
+            prefetch(args.pool, args.layer, *ahead, at)
         stored = [
             args.pool[args.layer, page, kv_head, 1, fmt.at(row + v)] for v in range(block.vectors)
         ]
         values = [fmt.load(value if whole else fmt.only_even(value)) for value in stored]
         for j, query in enumerate(sums):
-            first_weight = (p + j * CHUNK_PAGES) * (LANES // fmt.pack)
+            first_weight = T.bind((p + j * CHUNK_PAGES) * (LANES // fmt.pack))
             factors = fmt.factors(scratch.factors, [], first_weight + group)
             for value, value_sum in zip(values, query, strict=True):
-                fmt.advance(value_sum, value, factors)
+                fmt.advance(value_sum, factors, value)  # in bytes, weights have no sign
 
     with T.serial(here.count) as p:
         page = _page(args, work, here.page0 + p)
-        ahead = _page(args, work, here.page0 + p + PREFETCH_PAGES)
+        ahead = _after_values(args, work, here, p + PREFETCH_PAGES)
         left = work.end - (here.page0 + p) * PAGE_SIZE
         tokens = T.bind(T.min(left, T.int64(PAGE_SIZE)))
-        groups = T.bind(T.floordiv(tokens, fmt.pack))
+        # What a slot without a token holds may not be a number, unless it is bytes.
+        partly = fmt.pack - 1 if fmt.scaled else 0
+        groups = T.bind(T.floordiv(tokens + partly, fmt.pack))
         with T.serial(groups) as group:
             add(p, page, ahead, group, whole=True)
         if fmt.pack == 2:
             with T.If(groups * fmt.pack < tokens), T.Then():
                 add(p, page, ahead, groups, whole=False)
-    for j, query in enumerate(sums):
-        for v, value_sum in enumerate(query):
-            place = _at(state + (j * vectors + v))
-            T.buffer_store(scratch.values, get(value_sum, LANES), [place])
+    for j in range(block.queries):
+        for v in range(block.vectors):
+            done = get(sums[j * digits][v], LANES)
+            if fmt.counts:
+                whole = joined(done, get(sums[j * digits + 1][v], LANES))
+                done = fma(fmt.level, whole, scratch.units[_at(j)], faded(j, v), LANES)
+            T.buffer_store(scratch.values, done, [_at(state + (j * vectors + v))])
 
 
 def _store(

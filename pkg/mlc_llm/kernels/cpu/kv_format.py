@@ -4,13 +4,16 @@ K of a page is [Dp / pack][16 tokens][pack], V is [16 / pack tokens][Dp][pack]: 
 the axis that is summed over lie in one lane. float32 and float16 have pack 1. bfloat16 has pack 2,
 because one instruction (where there is one) multiplies such pairs and adds both to a float32; then
 queries and weights of the softmax are rounded to bfloat16 as well. Elsewhere a pair is taken apart
-exactly, and they stay float32.
+exactly, and they stay float32. int8 has pack 4, for the instructions that multiply four bytes and
+add them to an int32 (`kv_bytes`); after the bytes of K, and of V, come the float32 scales of the 16
+tokens. One operand of these instructions has no sign: bytes of K are 128 too large.
 
-NumPy has no bfloat16: its bits travel as uint16.
+NumPy has no bfloat16: its bits travel as uint16, and int8 with its scales as uint8.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
@@ -20,11 +23,14 @@ from tvm.tirx import Var
 
 from mlc_llm.compiler.abi import PAGE_SIZE
 from mlc_llm.kernels.cpu.level import TRAITS, Level
-from mlc_llm.kernels.cpu.vector import fma, get, iconst, put, span, splat, widen_half
-from mlc_llm.quantization.scheme import KvDtype, kv_storage
+from mlc_llm.kernels.cpu.vector import fma, get, iconst, intrinsic, put, span, splat, widen_half
+from mlc_llm.quantization.scheme import SCALE_BYTES, KvDtype, kv_elements, kv_storage
 
 LANES = PAGE_SIZE
 """Vectors are of one page's tokens; LLVM cuts them to the registers of the level."""
+
+BYTE_DOTS = frozenset({Level.AVX512_BF16, Level.AVX512_VNNI})
+"""Levels that multiply sixty-four bytes by one instruction."""
 
 PAIRS = """
 define linkonce_odr <16 x float> @mlc_dot_pairs(<16 x float> %a, <16 x i32> %x, <16 x i32> %y)
@@ -70,7 +76,7 @@ class KvFormat(NamedTuple):
 
     @property
     def pack(self) -> int:
-        return 2 if self.kv_dtype == "bfloat16" else 1
+        return {"bfloat16": 2, "int8": 4}.get(self.kv_dtype, 1)
 
     @property
     def dots(self) -> bool:
@@ -78,9 +84,28 @@ class KvFormat(NamedTuple):
         return self.pack == 2 and TRAITS[self.level].bf16
 
     @property
+    def scaled(self) -> bool:
+        """Whether tokens have scales."""
+        return self.kv_dtype == "int8"
+
+    @property
+    def counts(self) -> bool:
+        """Whether bytes are multiplied and added as whole numbers (`kv_bytes`)."""
+        return self.scaled and self.level in BYTE_DOTS
+
+    @property
     def factor_dtype(self) -> str:
-        """Of queries, and of weights of the softmax, as they are multiplied."""
+        """Of queries, and of weights of the softmax, as they are handed to `attention`."""
         return "uint16" if self.dots else "float32"
+
+    @property
+    def sum_dtype(self) -> str:
+        """Of sums of products."""
+        return "int32" if self.counts else "float32"
+
+    def elements(self, head_dim: int) -> int:
+        """Of K, or of V, of one page and head."""
+        return kv_elements(self.kv_dtype, PAGE_SIZE, head_dim)
 
     @property
     def per_line(self) -> int:
@@ -96,6 +121,13 @@ class KvFormat(NamedTuple):
         """Where in a page's K or V the index-th vector is."""
         return span(index * (LANES * self.pack), LANES * self.pack)
 
+    def load_key(self, value: Expr) -> list[Expr]:
+        """`load` for a vector of K."""
+        if self.scaled and not self.counts:
+            words = T.reinterpret(f"int32x{LANES}", value)
+            return self.load(T.bitwise_xor(words, iconst(-0x7F7F7F80, LANES)))
+        return self.load(value)
+
     def load(self, value: Expr) -> list[Expr]:
         """A vector of the pool as what `advance` multiplies."""
         if self.kv_dtype == "float32":
@@ -103,11 +135,27 @@ class KvFormat(NamedTuple):
         if self.kv_dtype == "float16":
             return [T.bind(widen_half(self.level, value, LANES))]
         words = T.bind(T.reinterpret(f"int32x{LANES}", value))
-        if self.dots:
+        if self.dots or self.counts:
             return [words]
+        if self.scaled:
+            return [self._byte(words, at) for at in range(self.pack)]
         even = T.shift_left(words, iconst(16, LANES))
         odd = T.bitwise_and(words, iconst(-0x10000, LANES))
         return [T.bind(T.reinterpret(f"float32x{LANES}", half)) for half in (even, odd)]
+
+    def _byte(self, words: Expr, at: int) -> Expr:
+        """A byte of each word, with its sign, as float32."""
+        left = T.shift_left(words, iconst(24 - 8 * at, LANES))
+        return T.bind(T.Cast(f"float32x{LANES}", T.shift_right(left, iconst(24, LANES))))
+
+    def scales(self, page: Callable[[Expr], Expr], padded: int) -> Expr:
+        """Scales of a page's tokens. `page` reads elements of its K, or of its V."""
+        place = span(self.scale_place(0, padded), SCALE_BYTES * PAGE_SIZE)
+        return T.reinterpret(f"float32x{LANES}", page(place))
+
+    def scale_place(self, slot: Expr | int, padded: int) -> Expr:
+        """Where in a page's K, or V, the scale of the token in a slot is."""
+        return slot * SCALE_BYTES + PAGE_SIZE * padded
 
     def only_even(self, value: Expr) -> Expr:
         """A vector of the pool with zeros in place of the odd ones of each pair."""
@@ -116,16 +164,21 @@ class KvFormat(NamedTuple):
 
     def factors(self, buffer: Var, place: list[Expr], index: Expr) -> list[Expr]:
         """What the index-th of K or V is multiplied by, from a buffer of `factor_dtype`."""
-        if self.dots:
-            pair = T.reinterpret("int32", buffer[(*place, span(index * 2, 2))])
+        if self.dots or self.counts:
+            pair = T.reinterpret("int32", buffer[(*place, span(index * self.pack, self.pack))])
             return [T.bind(splat(pair, LANES))]
         first = index * self.pack
         return [T.bind(splat(buffer[(*place, first + i)], LANES)) for i in range(self.pack)]
 
     def advance(self, total: Var, values: list[Expr], factors: list[Expr]) -> None:
-        """Add the products to a vector of sums."""
+        """Add the products to a vector of sums. Where bytes are multiplied, `values` have no sign."""
         for value, factor in zip(values, factors, strict=True):
-            if self.dots:
+            if self.counts:
+                bytes_, signed = f"uint8x{4 * LANES}", f"int8x{4 * LANES}"
+                operands = T.reinterpret(bytes_, value), T.reinterpret(signed, factor)
+                name = "llvm.x86.avx512.vpdpbusd.512"
+                done = intrinsic(f"int32x{LANES}", name, get(total, LANES), *operands)
+            elif self.dots:
                 dtype = f"float32x{LANES}"
                 done = T.call_pure_extern(dtype, "mlc_dot_pairs", get(total, LANES), value, factor)
             else:

@@ -7,6 +7,8 @@ normalised first.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from math import gcd
 from typing import Literal, NamedTuple
 
@@ -15,6 +17,7 @@ from tvm.ir import Expr
 from tvm.tirx import PrimFunc, Var
 
 from mlc_llm.compiler.abi import PAGE_SIZE, round_up
+from mlc_llm.kernels.cpu.kv_bytes import store_head
 from mlc_llm.kernels.cpu.kv_format import KvFormat
 from mlc_llm.kernels.cpu.level import TRAITS, Level
 from mlc_llm.kernels.cpu.norm import inverse_rms
@@ -30,6 +33,9 @@ from mlc_llm.kernels.cpu.vector import (
 from mlc_llm.quantization.scheme import KvDtype
 
 LOG2_E = 1.4426950408889634
+
+Write = Callable[[Expr, Expr], None]
+"""Takes a column of a head and its value."""
 
 
 class Rotation(NamedTuple):
@@ -93,7 +99,7 @@ def rope_append(
                 for name, size in zip(("q_norm", "k_norm"), sizes, strict=True)
             ]
         queries, keys = Source(0, heads, weights[0]), Source(heads, kv_heads, weights[1])
-        pool_shape = (symbol("layers"), symbol("pages"), kv_heads, 2, PAGE_SIZE * padded)
+        pool_shape = (symbol("layers"), symbol("pages"), kv_heads, 2, fmt.elements(head_dim))
         pool = arg("pool", pool_shape, fmt.dtype)
         layer = T.arg("layer", T.int64())
         q = arg("q", (n, heads, padded), fmt.factor_dtype)
@@ -143,28 +149,39 @@ def rope_append(
             with T.serial(T.int64(padded - head_dim)) as d:
                 T.buffer_store(q, fmt.factor(T.float32(0)), [row, head, d + head_dim])
 
-        def key(row: Expr, head: Expr, factor: Expr | None, page: Expr, slot: Expr) -> None:
+        def append_head(
+            side: int, page: Expr, slot: Expr, head: Expr, emit: Callable[[Write], None]
+        ) -> None:
+            """Write K (side 0) or V of a head, whose columns `emit` hands over as float32."""
+
+            def place(d: Expr) -> Expr:
+                return fmt.value_place(d, slot, padded) if side else fmt.key_place(d, slot)
+
+            def write(at: Expr, value: Expr) -> None:
+                T.buffer_store(pool, value, [layer, page, head, side, at])
+
+            if not fmt.scaled:
+                emit(lambda d, value: write(place(d), fmt.stored(value)))
+                return
+            whole = T.alloc_buffer((padded,), "float32", scope="global")
+            emit(lambda d, value: T.buffer_store(whole, value, [d]))
+            store_head(fmt, whole, padded, place, slot, write, signed=side == 1)
+
+        def key(row: Expr, head: Expr, factor: Expr | None, write: Write) -> None:
             with T.serial(T.int64(half)) as d:
                 for i, value in enumerate(rotated(keys, factor, row, head, d, 1)):
-                    place = fmt.key_place(d + i * half, slot)
-                    T.buffer_store(pool, fmt.stored(T.bind(value)), [layer, page, head, 0, place])
+                    write(d + i * half, T.bind(value))
             with T.serial(T.int64(head_dim - rope_dim)) as i:
                 d = T.bind(i + rope_dim)
-                value = load(keys, factor, row, head, d, 1)
-                place = [layer, page, head, 0, fmt.key_place(d, slot)]
-                T.buffer_store(pool, fmt.stored(value), place)
+                write(d, load(keys, factor, row, head, d, 1))
             with T.serial(T.int64(padded - head_dim)) as i:
-                place = [layer, page, head, 0, fmt.key_place(i + head_dim, slot)]
-                T.buffer_store(pool, fmt.stored(T.float32(0)), place)
+                write(i + head_dim, T.float32(0))
 
-        def value(row: Expr, head: Expr, page: Expr, slot: Expr) -> None:
+        def value(row: Expr, head: Expr, write: Write) -> None:
             with T.serial(T.int64(head_dim)) as d:
-                found = qkv[row, (head + heads + kv_heads) * head_dim + d]
-                place = [layer, page, head, 1, fmt.value_place(d, slot, padded)]
-                T.buffer_store(pool, fmt.stored(T.bind(found)), place)
+                write(d, T.bind(qkv[row, (head + heads + kv_heads) * head_dim + d]))
             with T.serial(T.int64(padded - head_dim)) as i:
-                place = [layer, page, head, 1, fmt.value_place(i + head_dim, slot, padded)]
-                T.buffer_store(pool, fmt.stored(T.float32(0)), place)
+                write(i + head_dim, T.float32(0))
 
         def append(row: Expr) -> None:
             page = T.bind(T.floordiv(T.Cast("int64", slots[row]), PAGE_SIZE))
@@ -174,8 +191,9 @@ def rope_append(
             with T.serial(T.int64(heads)) as head:
                 query(row, head, of_queries if by_row else factor_of(queries, row, head))
             with T.serial(T.int64(kv_heads)) as head:
-                key(row, head, of_keys if by_row else factor_of(keys, row, head), page, slot)
-                value(row, head, page, slot)
+                of_key = of_keys if by_row else factor_of(keys, row, head)
+                append_head(0, page, slot, head, partial(key, row, head, of_key))
+                append_head(1, page, slot, head, partial(value, row, head))
 
         with fmt.instructions():
             for_each_row(n, append)

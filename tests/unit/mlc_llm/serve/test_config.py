@@ -67,6 +67,7 @@ def test_every_override_is_a_field_of_the_config() -> None:
         ("max_num_sequence=many", "must be a whole number, not 'many'"),
         ("gpu_memory_utilization=x", "must be a number between 0 and 1"),
         ("prefill_mode=fast", "must be one of hybrid, chunked"),
+        ("kv_cache_dtype=fp8", "must be one of auto, float32, float16, bfloat16, int8"),
         ("max_num_sequence=4;max_num_sequence=4", "^override max_num_sequence is given twice"),
         ("max_total_sequence_length=64;max_total_seq_length=80", "is given twice; leave one"),
     ],
@@ -164,11 +165,16 @@ def test_a_model_is_named_by_text_or_a_path() -> None:
 
 def test_the_order_to_the_engine_carries_what_was_set() -> None:
     config = EngineConfig(
-        mode="server", max_num_sequence=3, max_single_sequence_length=99, prefill_mode="chunked"
+        mode="server",
+        max_num_sequence=3,
+        max_single_sequence_length=99,
+        prefill_mode="chunked",
+        kv_cache_dtype="int8",
     )
     spec = to_spec(config, "/m", "cuda:1", quantization="q0f32", enable_tracing=True, threads=2)
     assert (spec.model, spec.device, spec.quantization) == ("/m", "cuda:1", "q0f32")
     assert (spec.mode, spec.max_num_sequence, spec.max_single_sequence_length) == ("server", 3, 99)
+    assert spec.kv_cache_dtype == "int8"
     assert (spec.prefill_mode, spec.enable_tracing, spec.threads) == ("chunked", True, 2)
     assert spec.max_total_sequence_length is None
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +16,7 @@ from mlc_llm.errors import BadConfig
 from mlc_llm.models.architecture import Architecture
 from mlc_llm.models.folder import GenerationDefaults, ModelFolder
 from mlc_llm.protocol.spec import EngineSpec
-from mlc_llm.quantization.scheme import SCHEMES
+from mlc_llm.quantization.scheme import SCHEMES, KvDtype, kv_storage, kv_width, with_kv
 from mlc_llm.serve import sizing
 from mlc_llm.serve.sizing import Limits, kv_bytes_per_page, resolve_limits
 
@@ -89,6 +90,13 @@ def test_a_page_holds_what_the_compiled_model_expects() -> None:
     assert sizing.MAX_CHUNK == abi.MAX_ROWS
     assert kv_bytes_per_page(LLAMA_8B, SCHEMES["q0f16"]) == 32 * 2 * 8 * 128 * 16 * 2
     assert kv_bytes_per_page(TINY, SCHEMES["q0f32"]) == 5 * 2 * 4 * 16 * 16 * 4
+    in_bytes = with_kv(SCHEMES["q4f16_1"], "int8")
+    assert kv_bytes_per_page(LLAMA_8B, in_bytes) == 32 * 2 * 8 * 16 * (128 + 4)
+
+
+@pytest.mark.parametrize("kv_dtype", get_args(KvDtype))
+def test_an_element_of_the_cache_is_as_wide_as_its_array(kv_dtype: KvDtype) -> None:
+    assert kv_width(kv_dtype) == np.dtype(kv_storage(kv_dtype)).itemsize
 
 
 def test_mode_local_takes_four_sequences_and_little_memory() -> None:

@@ -7,9 +7,11 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
+from msgspec import structs
 from numpy.typing import NDArray
 
 from mlc_llm.errors import BadConfig, BadModel
+from mlc_llm.models.architecture import Latent
 from mlc_llm.models.folder import ModelFolder, open_folder
 from mlc_llm.models.parameters import tensor_specs
 from mlc_llm.quantization.encode import quantize_bytes
@@ -225,6 +227,18 @@ def test_a_larger_model_is_quantized_unless_told_otherwise(
     folder = open_folder(tmp_path)
     assert choose_scheme(folder, None).name == chosen
     assert choose_scheme(folder, "q0f16").name == "q0f16"
+
+
+def test_keys_and_values_are_kept_as_asked_for_where_they_can_be(tmp_path: Path) -> None:
+    write_hf_folder(tmp_path, tiny_llama())
+    folder = open_folder(tmp_path)
+    assert choose_scheme(folder, "q4f16_1").kv_dtype == "bfloat16"
+    assert choose_scheme(folder, "q4f16_1", "int8").kv_dtype == "int8"
+    small = Latent(rank=48, rope_dim=32, nope_dim=16, value_dim=16)
+    latent = structs.replace(folder, architecture=tiny_llama(latent=small))
+    assert choose_scheme(latent, "q4f16_1", "float32").kv_dtype == "float32"
+    with pytest.raises(BadConfig, match="int8 is not supported for llama models"):
+        choose_scheme(latent, "q4f16_1", "int8")
 
 
 def test_a_quantized_folder_is_served_as_it_is(tmp_path: Path) -> None:
