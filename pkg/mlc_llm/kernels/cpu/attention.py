@@ -58,10 +58,13 @@ from mlc_llm.kernels.cpu.vector import (
     symbol,
     tanh,
 )
-from mlc_llm.quantization.scheme import KvDtype
+from mlc_llm.quantization.scheme import KvDtype, kv_width
 
 CHUNK_PAGES = 8
 PREFETCH_PAGES = 4
+AHEAD_BYTES = 8 << 10
+"""Of a head's K or V, when pages are asked for in the order of use."""
+
 MASKED = -1e30
 
 ACCUMULATORS = {16: 16, 8: 6, 4: 2}
@@ -346,19 +349,29 @@ def _page(args: Arguments, work: Work, index: Expr) -> Expr:
     return T.bind(T.Cast("int64", args.table[work.seq, T.min(index, work.num_pages - 1)]))
 
 
-def _after_keys(args: Arguments, work: Work, here: Here, index: Expr) -> tuple[Expr, Expr]:
-    inside = index < here.count
-    page = _page(args, work, here.page0 + T.Select(inside, index, index - here.count))
-    return page, T.bind(T.Select(inside, T.int64(0), T.int64(1)))
+def _ahead(
+    fmt: KvFormat, shape: Shape, args: Arguments, work: Work, here: Here, index: Expr, side: int
+) -> list[Expr]:
+    """What to ask memory for while the index-th page of a chunk is computed: page, head and side.
 
-
-def _after_values(args: Arguments, work: Work, here: Here, index: Expr) -> list[Expr]:
+    Where lines are multiplied faster than memory brings them, they are asked for in the order of
+    use: K, V, then K of the next head or chunk. What was asked for long before has left the fastest
+    cache again. Slower formats lose by this: the pages of the next chunk are the better choice.
+    """
+    kv_head = work.first_head + here.nth
+    if not (fmt.dots or fmt.counts):
+        return [_page(args, work, here.page0 + index + PREFETCH_PAGES), kv_head, T.int64(side)]
+    distance = AHEAD_BYTES // (PAGE_SIZE * shape.padded * kv_width(fmt.kv_dtype))
+    index = T.bind(index + max(1, min(distance, PREFETCH_PAGES)))
     inside = T.bind(index < here.count)
+    of_side = T.bind(T.Select(inside, T.int64(side), T.int64(1 - side)))
+    if side == 0:
+        page = _page(args, work, here.page0 + T.Select(inside, index, index - here.count))
+        return [page, kv_head, of_side]
     last = T.bind(here.nth + 1 == work.heads)
     nth = T.Select(inside, here.nth, T.Select(last, T.int64(0), here.nth + 1))
-    page0 = T.Select(inside, here.page0, T.Select(last, here.page0, here.page0 - here.count))
-    page = _page(args, work, page0 + index)
-    return [page, T.bind(work.first_head + nth), T.bind(T.Select(inside, T.int64(1), T.int64(0)))]
+    page0 = here.page0 - T.Select(inside, T.int64(0), T.Select(last, T.int64(0), here.count))
+    return [_page(args, work, page0 + index), T.bind(work.first_head + nth), of_side]
 
 
 def _score_pages(
@@ -375,9 +388,7 @@ def _score_pages(
     first = T.bind(step * block.pages)
     pages = [_page(args, work, here.page0 + first + u) for u in range(block.pages)]
     kv_head = T.bind(work.first_head + here.nth)
-    ahead = [
-        _after_keys(args, work, here, first + (u + PREFETCH_PAGES)) for u in range(block.pages)
-    ]
+    ahead = [_ahead(fmt, shape, args, work, here, first + u, 0) for u in range(block.pages)]
     head = T.bind(kv_head * shape.group + work.part * block.heads)
     own = scratch.queries
     of_task = T.bind(here.nth * block.queries)
@@ -387,14 +398,14 @@ def _score_pages(
         for page_sum in query:
             put(page_sum, start, LANES)
     if fmt.scaled:
-        for page, _ in ahead:
+        for page, *_ in ahead:
             for side in range(2):
                 at = fmt.scale_place(0, shape.padded)
                 prefetch(args.pool, args.layer, page, kv_head, side, at)
     with T.serial(T.int64(shape.padded // fmt.pack // fmt.per_line)) as line:
         at = line * (fmt.per_line * fmt.pack * LANES)
-        for page, side in ahead:
-            prefetch(args.pool, args.layer, page, kv_head, side, at)
+        for place in ahead:
+            prefetch(args.pool, args.layer, *place, at)
         for i in range(fmt.per_line):
             d = T.bind(line * fmt.per_line + i)
             stored = [args.pool[args.layer, page, kv_head, 0, fmt.at(d)] for page in pages]
@@ -538,7 +549,7 @@ def _add_values(
 
     with T.serial(here.count) as p:
         page = _page(args, work, here.page0 + p)
-        ahead = _after_values(args, work, here, p + PREFETCH_PAGES)
+        ahead = _ahead(fmt, shape, args, work, here, p, 1)
         left = work.end - (here.page0 + p) * PAGE_SIZE
         tokens = T.bind(T.min(left, T.int64(PAGE_SIZE)))
         # What a slot without a token holds may not be a number, unless it is bytes.
