@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import openai
@@ -16,6 +16,8 @@ from support.offline import QUIET, stay_on_loopback
 from support.server import Server
 
 pytest.importorskip("langchain_openai", reason="drives the server with it")
+messages = pytest.importorskip("langchain_core.messages")
+AIMessage, ToolMessage = messages.AIMessage, messages.ToolMessage
 
 # The stream's last chunk carries the parsed object, which the client's own types do not foresee.
 pytestmark = pytest.mark.filterwarnings("ignore:Pydantic serializer warnings:UserWarning")
@@ -28,6 +30,13 @@ class City(BaseModel):
 
     name: str = Field(max_length=20)
     population: int = Field(ge=0, le=100_000)
+
+
+class Weather(BaseModel):
+    """The weather of a city."""
+
+    city: Literal["Oslo", "Rome"]
+    days: int = Field(ge=1, le=9)
 
 
 @pytest.fixture(autouse=True)
@@ -123,6 +132,12 @@ async def test_structured_output_is_awaited_and_hot(lc: Any, settings: dict[str,
     assert isinstance(city, City)
 
 
+@pytest.mark.parametrize("strict", [None, True])
+def test_structured_output_may_be_a_call_of_a_tool(chat: Any, strict: bool | None) -> None:
+    asked = chat.with_structured_output(Weather, method="function_calling", strict=strict)
+    assert isinstance(asked.invoke("How is the weather?"), Weather)
+
+
 def test_a_plain_schema_and_json_mode_give_objects(lc: Any, settings: dict[str, Any]) -> None:
     schema = {"title": "city", **City.model_json_schema()}
     chat = lc.ChatOpenAI(**settings)
@@ -131,6 +146,49 @@ def test_a_plain_schema_and_json_mode_give_objects(lc: Any, settings: dict[str, 
     raw = chat.with_structured_output(None, method="json_mode", include_raw=True)
     answer = raw.invoke("Name a city, in JSON.")
     assert isinstance(json.loads(answer["raw"].content), dict)
+
+
+@pytest.mark.parametrize("choice", ["required", "any", "Weather"])
+def test_tools_are_called_and_their_results_read(chat: Any, choice: str) -> None:
+    """Two rounds of calls, then a text."""
+    caller = chat.bind_tools([Weather], tool_choice=choice, parallel_tool_calls=False)
+    turns: list[Any] = [("human", "How is the weather in Oslo?")]
+    for _ in range(2):
+        answer = caller.invoke(turns)
+        assert answer.response_metadata["finish_reason"] in ("tool_calls", "stop")
+        assert answer.invalid_tool_calls == []
+        (call,) = answer.tool_calls
+        assert call["name"] == "Weather"
+        assert Weather.model_validate(call["args"])
+        turns += [answer, ToolMessage("Sunny.", tool_call_id=call["id"])]
+    last = chat.bind_tools([Weather], tool_choice="none").invoke(turns)
+    assert last.tool_calls == []
+    assert last.content
+
+
+async def test_calls_of_tools_are_streamed_in_pieces(chat: Any) -> None:
+    caller = chat.bind_tools([Weather], tool_choice="required", parallel_tool_calls=False)
+    whole = caller.invoke("How is the weather?")
+    for chunks in (
+        list(caller.stream("How is the weather?")),
+        [chunk async for chunk in caller.astream("How is the weather?")],
+    ):
+        added = chunks[0]
+        for chunk in chunks[1:]:
+            added += chunk
+        (call,) = added.tool_calls
+        assert (call["name"], call["args"]) == ("Weather", whole.tool_calls[0]["args"])
+        assert added.content == whole.content == ""
+
+
+def test_several_calls_are_answered_together(chat: Any) -> None:
+    turns: list[Any] = [("human", "How is the weather in Oslo and Rome?")]
+    calls = [{"name": "Weather", "args": {"city": c, "days": 1}, "id": c} for c in ("Oslo", "Rome")]
+    turns += [AIMessage("", tool_calls=calls)]
+    turns += [ToolMessage(f"Sunny in {c}.", tool_call_id=c) for c in ("Rome", "Oslo")]
+    assert chat.bind_tools([Weather], tool_choice="none").invoke(turns).content
+    with pytest.raises(openai.BadRequestError, match="tool_calls"):
+        chat.invoke(turns[:-1])
 
 
 def test_texts_are_completed(lc: Any, settings: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ import gc
 import json
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from pydantic import BaseModel, Field
@@ -31,6 +31,25 @@ class City(BaseModel):
 
     name: str = Field(max_length=20)
     population: int = Field(ge=0, le=100_000)
+
+
+class Weather(BaseModel):
+    """The weather of a city."""
+
+    city: Literal["Oslo", "Rome"]
+    days: int = Field(ge=1, le=9)
+
+
+TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": "weather",
+            "description": "The weather of a city.",
+            "parameters": Weather.model_json_schema(),
+        },
+    }
+]
 
 
 @pytest.fixture(autouse=True)
@@ -110,6 +129,41 @@ def test_structured_output_obeys_the_model(lite: Any, where: dict[str, Any]) -> 
         response_format={"type": "json_object"}, **{**asked, "temperature": 0}
     )
     assert isinstance(json.loads(anything.choices[0].message.content), dict)
+
+
+@pytest.mark.parametrize("provider", ["openai", "hosted_vllm"])
+def test_tools_are_called_and_their_results_read(
+    lite: Any, where: dict[str, Any], provider: str
+) -> None:
+    """Two rounds of calls, then a text."""
+    asked = {**where, "model": f"{provider}/packaged", "tools": TOOLS, "temperature": 0}
+    forced = {"tool_choice": "required", "parallel_tool_calls": False, "max_tokens": 90}
+    turns: list[Any] = list(MESSAGES)
+    for _ in range(2):
+        (choice,) = lite.completion(messages=turns, **asked, **forced).choices
+        assert choice.finish_reason == "tool_calls"
+        (call,) = choice.message.tool_calls
+        assert call.function.name == "weather"
+        assert Weather.model_validate_json(call.function.arguments)
+        turns += [choice.message, {"role": "tool", "tool_call_id": call.id, "content": "Sunny."}]
+    (last,) = lite.completion(messages=turns, tool_choice="none", max_tokens=40, **asked).choices
+    assert last.message.tool_calls is None
+    assert last.message.content
+
+
+async def test_calls_of_tools_are_streamed_in_pieces(lite: Any, where: dict[str, Any]) -> None:
+    asked = {
+        "messages": MESSAGES, "tools": TOOLS, "tool_choice": "required", "temperature": 0,
+        "parallel_tool_calls": False, "max_tokens": 90, **where,
+    }  # fmt: skip
+    whole = lite.completion(**asked).choices[0].message.tool_calls[0].function
+    chunks = list(lite.completion(stream=True, **asked))
+    hot = [chunk async for chunk in await lite.acompletion(stream=True, **asked)]
+    for pieces in (chunks, hot):
+        (choice,) = lite.stream_chunk_builder(pieces, messages=MESSAGES).choices
+        (call,) = choice.message.tool_calls
+        assert (call.function.name, call.function.arguments) == (whole.name, whole.arguments)
+        assert choice.finish_reason == "tool_calls"
 
 
 def test_texts_are_completed_and_become_vectors(lite: Any, where: dict[str, Any]) -> None:

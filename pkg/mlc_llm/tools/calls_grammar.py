@@ -24,6 +24,10 @@ from mlc_llm.tools.tool import Tool
 MAX_THINKING_TOKENS = 1 << 30
 ANY_ARGUMENTS: dict[str, Any] = {"type": "object"}
 NO_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
+OTHER_NAMES = frozenset(
+    "additionalProperties unevaluatedProperties patternProperties propertyNames $ref allOf anyOf "
+    "oneOf if then else dependentSchemas dependencies minProperties".split()
+)
 
 
 def grammar_of(
@@ -108,6 +112,19 @@ def _start(
     return f"start: {first} answer\n{body}\nGAP: /[ \\n]{{0,4}}/"
 
 
+def _closed(parameters: dict[str, Any]) -> dict[str, Any]:
+    """A function takes the parameters it names and no others, unless its schema speaks of them.
+
+    Where the schema has other ways to name some, or wants one that it does not name, it stays open.
+    """
+    named, wanted = parameters.get("properties"), parameters.get("required", [])
+    if not isinstance(named, dict) or not OTHER_NAMES.isdisjoint(parameters):
+        return parameters
+    if not isinstance(wanted, list) or not all(name in named for name in wanted):
+        return parameters
+    return parameters | {"additionalProperties": False}
+
+
 class _Writer:
     """Rules for one set of tools."""
 
@@ -129,7 +146,7 @@ class _Writer:
             return ANY_ARGUMENTS
         if not tool.parameters:
             return NO_ARGUMENTS
-        return tool.parameters if "type" in tool.parameters else tool.parameters | ANY_ARGUMENTS
+        return _closed(ANY_ARGUMENTS | tool.parameters)
 
     def call_rules(self) -> list[str]:
         """`call`: one call of any tool, without what comes before its name."""

@@ -142,5 +142,27 @@ def test_a_tool_without_parameters_takes_an_empty_object(walker):
     assert not walker.follows(grammar, write_calls(HERMES.shape, [("now", '{"a":1}')]))
 
 
+@pytest.mark.parametrize(
+    ("more", "is_closed"),
+    [
+        ({}, True),
+        ({"additionalProperties": True}, False),
+        ({"patternProperties": {"^b": {}}}, False),
+        ({"required": ["a"]}, True),
+        ({"required": ["b"]}, False),
+        ({"allOf": [{"properties": {"b": {}}}]}, False),
+    ],
+)
+def test_a_function_takes_the_parameters_that_it_names(walker, more, is_closed):
+    schema = {"properties": {"a": {"type": "integer"}}, **more}
+    tool = Tool("now", schema)
+    grammar = grammar_of(HERMES, [tool], required=True, parallel=False, added_tokens={})
+    assert walker.follows(grammar, write_calls(HERMES.shape, [("now", '{"a":1}')])) != (
+        "b" in schema.get("required", ())
+    )
+    other = write_calls(HERMES.shape, [("now", '{"a":1,"b":2}')])
+    assert walker.follows(grammar, other) != is_closed
+
+
 def test_the_packaged_tokenizer_is_where_the_walks_find_it():
     assert TOKENIZER.exists()
