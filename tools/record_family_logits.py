@@ -17,16 +17,19 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "pkg"), str(ROOT / "tests")]
 
 from support.checkpoints import FIXTURES  # noqa: E402
-from support.family_configs import CONFIGS  # noqa: E402
-from support.transformers_model import record  # noqa: E402
+from support.family_configs import CONFIGS, ENCODERS  # noqa: E402
+from support.transformers_model import record, record_encoder  # noqa: E402
 
 
 def main(names: list[str]) -> None:
     """Write the fixtures of the named families, or of all."""
     FIXTURES.mkdir(exist_ok=True)
-    for name in names or CONFIGS:
+    for name in names or [*CONFIGS, *ENCODERS]:
         with tempfile.TemporaryDirectory() as scratch:
-            recorded = record(CONFIGS[name], Path(scratch))
+            if name in ENCODERS:
+                recorded = record_encoder(ENCODERS[name], Path(scratch))
+            else:
+                recorded = record(CONFIGS[name], Path(scratch))
         recorded.save(FIXTURES / f"{name}.npz")
         size = (FIXTURES / f"{name}.npz").stat().st_size
         print(f"{name}: {len(recorded.tensors)} tensors, {size} bytes")

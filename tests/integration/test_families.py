@@ -13,7 +13,7 @@ import pytest
 
 from mlc_llm.models.registry import FAMILIES
 from support.checkpoints import FIXTURES, Recorded, load, write_folder
-from support.family_configs import CONFIGS
+from support.family_configs import CONFIGS, ENCODERS
 from support.small_models import FolderModel, span
 
 TOLERANCE = 1e-3
@@ -74,4 +74,5 @@ def test_logits_are_bitwise_the_same_alone_and_in_a_batch_of_chunks(case: Case) 
 
 
 def test_every_family_is_recorded() -> None:
-    assert {config["model_type"] for config in CONFIGS.values()} >= set(FAMILIES)
+    recorded = {**CONFIGS, **ENCODERS}
+    assert {config["model_type"] for config in recorded.values()} >= set(FAMILIES)

@@ -198,3 +198,14 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 """By fixture name: a family, or a variant of one."""
+
+ENCODERS: dict[str, dict[str, Any]] = {
+    "bert": {
+        "architectures": ["BertModel"], "model_type": "bert", "vocab_size": 131, "hidden_size": 64,
+        "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 88,
+        "hidden_act": "gelu", "max_position_embeddings": 320, "type_vocab_size": 2,
+        "layer_norm_eps": 1e-12, "position_embedding_type": "absolute", "pad_token_id": 0,
+        "classifier_dropout": None, "torch_dtype": "float32", "use_cache": True,
+    },
+}  # fmt: skip
+"""Of models that make hidden states and nothing else."""

@@ -28,13 +28,19 @@ class Oracle:
                 self.weights[name] = value.reshape(-1)
 
     def logits(self, token_ids: Sequence[int]) -> Array:
-        """Logits after every token, [len(token_ids), vocab_size]."""
+        """Logits after every token, [len(token_ids), vocab_size]; an encoder's hidden states."""
         a = self.arch
         x = a.embedding_scale * self.weights["model.embed_tokens.weight"][np.asarray(token_ids)]
         if a.learned_positions:
             x = x + self.weights["model.embed_positions.weight"][: len(x)]
+        if a.token_types:
+            x = x + self.weights["model.embed_types.weight"][0]
+        if a.embedding_norm:
+            x = self._norm(x, "model.embed_norm")
         for layer in range(a.num_hidden_layers):
             x = self._layer(x, layer, f"model.layers.{layer}")
+        if a.encoder:
+            return np.asarray(x)
         x = self._norm(x, "model.norm")
         head = self.weights[
             "model.embed_tokens.weight" if a.tie_word_embeddings else "lm_head.weight"
@@ -54,6 +60,9 @@ class Oracle:
             case "after":
                 x = x + self._norm(self._attention(x, index, layer), mlp_norm)
                 return x + self._norm(self._mlp(x, layer), f"{layer}.post_feedforward_layernorm")
+            case "sum":
+                x = self._norm(x + self._attention(x, index, layer), mlp_norm)
+                return self._norm(x + self._mlp(x, layer), f"{layer}.post_feedforward_layernorm")
             case "around":
                 mixed = self._attention(self._norm(x, attention_norm), index, layer)
                 x = x + self._norm(mixed, mlp_norm)
@@ -92,7 +101,7 @@ class Oracle:
         k, v = np.repeat(k, groups, axis=1), np.repeat(v, groups, axis=1)
         scale = a.head_dim**-0.5 if a.attention_scale is None else a.attention_scale
         scores = _capped(np.einsum("ihd,jhd->hij", q, k) * scale, a.attention_softcap)
-        seen = np.tri(n, dtype=bool)
+        seen = np.ones((n, n), bool) if a.encoder else np.tri(n, dtype=bool)
         if slides:
             assert a.sliding_window is not None
             seen &= ~np.tri(n, k=-a.sliding_window, dtype=bool)

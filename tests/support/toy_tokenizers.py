@@ -36,6 +36,42 @@ def byte_level(words: list[str]) -> dict[str, Any]:
     }
 
 
+def word_pieces(words: list[str]) -> dict[str, Any]:
+    """[PAD], [UNK], [CLS], [SEP], then the words, as BERT's are: a text is [CLS] text [SEP]."""
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    ends = {"[CLS]": 2, "[SEP]": 3}
+    whole: list[dict[str, Any]] = [
+        {"SpecialToken": {"id": "[CLS]", "type_id": 0}},
+        {"Sequence": {"id": "A", "type_id": 0}},
+    ]
+    whole.append({"SpecialToken": {"id": "[SEP]", "type_id": 0}})
+    cut = {"max_length": 16, "strategy": "LongestFirst", "stride": 0, "direction": "Right"}
+    return {
+        "version": "1.0",
+        "truncation": cut,
+        "added_tokens": _added([(token, True) for token in special], 0),
+        "normalizer": {
+            "type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True,
+            "strip_accents": None, "lowercase": True,
+        },
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": whole,
+            "pair": whole,
+            "special_tokens": {
+                token: {"id": token, "ids": [i], "tokens": [token]} for token, i in ends.items()
+            },
+        },
+        "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True},
+        "model": {
+            "type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": 100,
+            "vocab": {token: i for i, token in enumerate([*special, *words])},
+        },
+    }  # fmt: skip
+
+
 def byte_fallback(words: list[str], *, bos: bool = True) -> dict[str, Any]:
     """<unk>, <s>, </s>, 256 byte tokens from id 3, then the words (a space written as it is)."""
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]

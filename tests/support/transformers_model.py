@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.numpy import load_file
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
 from support.checkpoints import Recorded, Tensor, write_folder
 from support.folders import write_json
@@ -30,12 +30,31 @@ def record(config: dict[str, Any], scratch: Path) -> Recorded:
     return Recorded(config, tensors, ids, positions, found[positions])
 
 
-def describe(config: dict[str, Any], scratch: Path) -> tuple[list[Tensor], dict[str, Any]]:
+def record_encoder(config: dict[str, Any], scratch: Path) -> Recorded:
+    """The same of an encoder. In place of logits: the hidden states of the first and of the last
+    token of the text that ends at a position, one after the other."""
+    tensors, _ = describe(config, scratch / "described", AutoModel)
+    folder = scratch / "model"
+    write_folder(folder, config, tensors)
+    ids = np.random.default_rng(7).integers(3, config["vocab_size"] - 1, NUM_TOKENS)
+    model = AutoModel.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+    found = []
+    for position in POSITIONS:
+        with torch.no_grad():
+            out = model.eval()(torch.from_numpy(ids[None, : position + 1]))
+        found.append(out.last_hidden_state[0, [0, -1]].reshape(-1).numpy())
+    positions = np.array(POSITIONS, np.int32)
+    return Recorded(config, tensors, ids.astype(np.int32), positions, np.stack(found))
+
+
+def describe(
+    config: dict[str, Any], scratch: Path, kind: Any = AutoModelForCausalLM
+) -> tuple[list[Tensor], dict[str, Any]]:
     """The tensors of a model as the library saves it, and the config.json that it writes."""
     scratch.mkdir(parents=True)
     write_json(scratch / "config.json", config)
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(scratch))
+    model = kind.from_config(AutoConfig.from_pretrained(scratch))
     model.save_pretrained(scratch / "saved")
     stored = load_file(scratch / "saved" / "model.safetensors")
     tensors = [

@@ -13,7 +13,9 @@ READ_BYTES = 64 << 20
 """Memory that logits of prompts may take."""
 
 
-def scheduler_limits(spec: EngineSpec, sizes: Sizes, vocab_size: int) -> Limits:
+def scheduler_limits(
+    spec: EngineSpec, sizes: Sizes, vocab_size: int, *, whole_prompts: bool = False
+) -> Limits:
     """The sizes, as the scheduler knows them. Raises `BadConfig` for a step that is too large."""
     if sizes.prefill_chunk_size > MAX_ROWS:
         raise BadConfig(
@@ -26,6 +28,7 @@ def scheduler_limits(spec: EngineSpec, sizes: Sizes, vocab_size: int) -> Limits:
         max_single_sequence_length=sizes.max_single_sequence_length,
         prefill_chunk_size=sizes.prefill_chunk_size,
         prefill_mode=spec.prefill_mode,
+        whole_prompts=whole_prompts,
         max_waiting=spec.max_waiting,
         max_read_rows=max(16, min(sizes.prefill_chunk_size, READ_BYTES // (4 * vocab_size))),
     )

@@ -21,6 +21,7 @@ from mlc_llm.compiler.abi import PAGE_SIZE
 from mlc_llm.compiler.artifact import LibrarySpec, check_metadata
 from mlc_llm.compiler.jit import ensure_library
 from mlc_llm.compiler.target import choose_device
+from mlc_llm.errors import BadModel
 from mlc_llm.home import packed_weights
 from mlc_llm.kernels.cpu.level import Level
 from mlc_llm.models.folder import ModelFolder, open_folder
@@ -67,6 +68,13 @@ WARM_STEPS = 3
 MAX_TABLES = 8
 
 
+def check_encoder(generation: GenerationConfig) -> str | None:
+    """Why an encoder cannot do this, or None."""
+    if generation.pooling is None:
+        return "this model only makes embeddings; send its texts to /v1/embeddings"
+    return None
+
+
 class ModelTexts:
     """The vocabulary of a model."""
 
@@ -108,8 +116,11 @@ def build(spec: EngineSpec, ends: Sequence[End], announcer: Announcer) -> Built:
     device = choose_device(spec.device)
     scheme = choose_scheme(folder, spec.quantization, spec.kv_cache_dtype)
     sizes = _sizes(spec, folder, scheme, device.kind)
-    limits = scheduler_limits(spec, sizes, folder.architecture.vocab_size)
+    encoder = folder.architecture.encoder
+    limits = scheduler_limits(spec, sizes, folder.architecture.vocab_size, whole_prompts=encoder)
     table = TokenTable.load(folder.path)
+    if table.rules.word_prefix and not encoder:
+        raise BadModel(f"{folder.path}: word pieces do not keep spaces, so no text can be written")
     vocab_size = folder.architecture.vocab_size
     grammars = GrammarService(
         loader(folder.path / "tokenizer.json", max(vocab_size, len(table)), folder.eos_token_ids)
@@ -119,7 +130,7 @@ def build(spec: EngineSpec, ends: Sequence[End], announcer: Announcer) -> Built:
         limits.num_pages,
         limits.max_num_sequence,
         pages_for(limits.max_length),
-        prefix_cache=spec.prefix_cache_mode != "disable",
+        prefix_cache=spec.prefix_cache_mode != "disable" and not encoder,
         max_idle=max_idle_pages(spec, limits),
     )
     loaded = _load(folder, scheme, announcer)
@@ -133,7 +144,11 @@ def build(spec: EngineSpec, ends: Sequence[End], announcer: Announcer) -> Built:
         runner,
         sampler,
         ModelTexts(table),
-        Checks(vocab_size, frozenset(folder.eos_token_ids), sampler.check),
+        Checks(
+            vocab_size,
+            frozenset(folder.eos_token_ids),
+            check_encoder if encoder else sampler.check,
+        ),
         Recorder() if spec.enable_tracing else None,
         grammars=grammars,
     )

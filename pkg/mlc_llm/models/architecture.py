@@ -127,8 +127,9 @@ class Architecture(Struct, frozen=True, kw_only=True):
 
     norm: Norm = "rms"
     norm_bias: bool = False
-    norms: Literal["before", "after", "around"] = "before"
-    """Where attention and MLP are normalised: what they read, what they add, or both."""
+    norms: Literal["before", "after", "around", "sum"] = "before"
+    """Where attention and MLP are normalised: what they read, what they add, both, or what they
+    read and what they add together."""
     parallel: bool = False
     """Attention and MLP read the same rows and are added together."""
     shared_norm: bool = False
@@ -162,6 +163,13 @@ class Architecture(Struct, frozen=True, kw_only=True):
     mlp_bias: bool = False
     experts: Experts | None = None
 
+    encoder: bool = False
+    """Rows attend to their whole prompt, which is computed in one step, and there is no head: what
+    the last layer gives is the result. Nothing can be generated."""
+    token_types: int = 0
+    """Rows of a table of which the first is added to every embedding; 0 is no table."""
+    embedding_norm: bool = False
+    """Embeddings, with what is added to them, are normalised."""
     embedding_scale: float = 1.0
     logit_softcap: float | None = None
 

@@ -20,7 +20,7 @@ from tvm.tirx import PrimFunc
 
 from mlc_llm.compiler.abi import MAX_ROWS, PAGE_SIZE, STEP, TILE_ROWS, round_up
 from mlc_llm.kernels.cpu.attention import attention
-from mlc_llm.kernels.cpu.embed import embed, take_rows
+from mlc_llm.kernels.cpu.embed import embed, prompt_ends, take_rows
 from mlc_llm.kernels.cpu.experts import experts_add, experts_gated
 from mlc_llm.kernels.cpu.kv_format import KvFormat
 from mlc_llm.kernels.cpu.latent import latent_append, latent_attention
@@ -91,6 +91,8 @@ class _Builder:
         self.n = tirx.Var("n", "int64")
         self.b = tirx.Var("b", "int64")
         self.e = tirx.Var("e", "int64")
+        self.seen: Expr | None = None
+        """The last position that each row attends to, where that is not its own."""
 
     def build(self) -> tvm.IRModule:
         inputs = self._inputs()
@@ -142,21 +144,40 @@ class _Builder:
         x = self._embed(inputs.ids, table, self.arch.embedding_scale)
         if self.arch.learned_positions:
             x = self._embed(inputs.positions, weights["model.embed_positions.weight"], 1.0, x)
+        if self.arch.encoder:
+            x = self._encoder_rows(x, inputs, weights)
+        if self.arch.embedding_norm:
+            x = self._norm(x, weights, "model.embed_norm", self.n, None).tensors[0]
         for layer in range(self.arch.num_hidden_layers):
             start = f"model.layers.{layer}."
             own = {k.removeprefix(start): w for k, w in weights.items() if k.startswith(start)}
             x = self._layer(x, inputs, layer, own)
         head = table if self.arch.tie_word_embeddings else weights["lm_head.weight"]
         hidden = self._hidden_rows(x, inputs)
+        if self.arch.encoder:
+            return relax.Tuple([inputs.logits, hidden])
         x = self._take_rows(x, inputs.last)
         codes = CODES.get(self.scheme.format_of(head.spec.name))
         x = self._norm(x, weights, "model.norm", self.b, codes)
         logits = self._logits(x, head, inputs.logits)
         return relax.Tuple([logits, hidden])
 
+    def _encoder_rows(self, x: Expr, inputs: Inputs, weights: Weights) -> Expr:
+        """Embeddings with their token types; from here on rows see the ends of their prompts."""
+        if "prompt_ends" not in self.kernels:
+            self.kernels["prompt_ends"] = self.blocks.add_func(prompt_ends(), "prompt_ends")
+        numbers = [relax.TensorType((self.n,), "int32")] * 2
+        kernel, args = self.kernels["prompt_ends"], [inputs.tiles, inputs.positions]
+        self.seen, types = self._fields(kernel, args, numbers)
+        if not self.arch.token_types:
+            return x
+        return self._embed(types, weights["model.embed_types.weight"], 1.0, x)
+
     def _layer(self, x: Expr, inputs: Inputs, layer: int, weights: Weights) -> Expr:
         """x plus attention plus MLP, the names of whose norms say where they stand."""
         norms, before_mlp = self.arch.norms, "post_attention_layernorm"
+        if norms == "sum":
+            return self._layer_of_sums(x, inputs, layer, weights)
         if norms == "around":
             before_mlp = "pre_feedforward_layernorm"
         if norms == "after":
@@ -181,6 +202,16 @@ class _Builder:
             return self._linear(inner, weights, "mlp.down_proj", "add", after)
         projected = self._linear(inner, weights, "mlp.down_proj", "store")
         return self._norm_add(projected, weights["post_feedforward_layernorm.weight"], after)
+
+    def _layer_of_sums(self, x: Expr, inputs: Inputs, layer: int, weights: Weights) -> Expr:
+        """Attention, then the MLP: each is added to what it read, and the sum is normalised."""
+        hidden, n = self.arch.hidden_size, self.n
+        mixed = self._mixed(self._quantized(x, hidden), inputs, layer, weights)
+        x = self._linear(mixed, weights, "self_attn.o_proj", "add", x)
+        x = self._norm(x, weights, "post_attention_layernorm", n, None).tensors[0]
+        inner = self._inner_rows(self._quantized(x, hidden), weights)
+        x = self._linear(inner, weights, "mlp.down_proj", "add", x)
+        return self._norm(x, weights, "post_feedforward_layernorm", n, None).tensors[0]
 
     def _experts(self, x: Expr, weights: Weights) -> Expr:
         """x plus what the experts of each row make of it, which read floats to be chosen."""
@@ -319,7 +350,7 @@ class _Builder:
 
     def _embed(self, ids: Expr, table: Weight, scale: float, add: Expr | None = None) -> Expr:
         hidden, blocks = self.arch.hidden_size, table.spec.num_blocks
-        name = "embed" if add is None else "embed_add"
+        name = "embed" if add is None else f"embed_add_{blocks}"
         sizes = (self.scheme.format_of(table.spec.name), blocks, hidden, scale, add is not None)
         kernel = self._kernel(name, embed, *sizes)
         more = [] if add is None else [add]
@@ -424,7 +455,8 @@ class _Builder:
         limits = (window, arch.attention_softcap)
         name = "attention" if window is None else "attention_sliding"
         attend = self._kernel(name, attention, *sizes, *limits)
-        args = [q, inputs.pool, inputs.page_table, inputs.tiles, inputs.positions, index]
+        seen = inputs.positions if self.seen is None else self.seen
+        args = [q, inputs.pool, inputs.page_table, inputs.tiles, seen, index]
         return self._call(attend, args, _floats(self.n, arch.num_attention_heads * arch.head_dim))
 
     def _rotation(self, slides: bool) -> Rotation:

@@ -32,6 +32,10 @@ TOOL_USE = "tool_use"
 """Hugging Face's name of a model's template for requests with tools."""
 
 
+Pooling = Literal["last", "mean", "cls"]
+"""Which hidden states become an embedding: the last token's, the mean of all, the first token's."""
+
+
 class GenerationDefaults(Struct, frozen=True, kw_only=True):
     """Sampling the model's authors recommend; used for fields a request leaves unset."""
 
@@ -70,6 +74,16 @@ class ModelFolder(Struct, frozen=True, kw_only=True):
     """mlc-chat-config.json may shrink the architecture's."""
     prefill_chunk_size: int | None = None
     sliding_window_size: int | None = None
+    pooling: Pooling = "last"
+    """How a text is embedded unless a request says otherwise."""
+
+
+class _PoolingConfig(Struct, frozen=True):
+    """1_Pooling/config.json, which models that were trained to embed come with."""
+
+    pooling_mode_cls_token: bool = False
+    pooling_mode_mean_tokens: bool = False
+    pooling_mode_lasttoken: bool = False
 
 
 class _Stops(Struct, frozen=True):
@@ -132,6 +146,7 @@ def _open_huggingface(path: Path, config: Path) -> ModelFolder:
         conv_template=None,
         tokenizer_config=tokenizer_config,
         context_window_size=architecture.context_window_size,
+        pooling=_pooling(path, architecture),
     )
 
 
@@ -157,12 +172,30 @@ def _open_mlc(path: Path, config_path: Path) -> ModelFolder:
         context_window_size=min(window, architecture.context_window_size),
         prefill_chunk_size=mlc.positive(config.prefill_chunk_size),
         sliding_window_size=mlc.positive(config.sliding_window_size),
+        pooling=_pooling(path, architecture),
     )
 
 
 def _generation_config(path: Path) -> huggingface.GenerationConfig:
     found = read_optional_json(path / "generation_config.json", huggingface.GenerationConfig)
     return found or huggingface.GenerationConfig()
+
+
+def _pooling(path: Path, architecture: Architecture) -> Pooling:
+    """What the folder says, else what is usual. Raises `BadModel` for another way of pooling."""
+    file = path / "1_Pooling" / "config.json"
+    found = read_optional_json(file, _PoolingConfig)
+    if found is None:
+        return "mean" if architecture.encoder else "last"
+    modes: dict[Pooling, bool] = {
+        "cls": found.pooling_mode_cls_token,
+        "mean": found.pooling_mode_mean_tokens,
+        "last": found.pooling_mode_lasttoken,
+    }
+    asked: list[Pooling] = [mode for mode, is_asked in modes.items() if is_asked]
+    if len(asked) != 1:
+        raise BadModel(f"{file}: only one of cls, mean and lasttoken pooling is supported")
+    return asked[0]
 
 
 def _tokenizer_config(path: Path) -> dict[str, Any]:

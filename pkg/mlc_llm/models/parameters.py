@@ -92,12 +92,17 @@ def parameters(arch: Architecture) -> tuple[ParameterSpec, ...]:
     found = [_matrix("model.embed_tokens", arch.vocab_size, hidden)]
     if arch.learned_positions:
         found.append(_matrix("model.embed_positions", arch.context_window_size, hidden))
+    if arch.token_types:
+        found.append(_matrix("model.embed_types", arch.token_types, hidden))
+    if arch.embedding_norm:
+        found += _norm(arch, "model.embed_norm")
     for i in range(arch.num_hidden_layers):
         layer = f"model.layers.{i}"
         attention = _attention(arch, layer) if arch.latent is None else _latent(arch, layer)
         mlp = _experts(arch, layer) if arch.has_experts(i) else _mlp(arch, layer)
         found += [*attention, *mlp]
-    found += _norm(arch, "model.norm")
+    if not arch.encoder:
+        found += _norm(arch, "model.norm")
     if not arch.tie_word_embeddings:
         found.append(_matrix("lm_head", arch.vocab_size, hidden))
     return tuple(found)
@@ -109,7 +114,7 @@ def _attention(arch: Architecture, layer: str) -> list[ParameterSpec]:
     q, kv = (h * arch.head_dim for h in (arch.num_attention_heads, arch.num_key_value_heads))
     stacked = (q, kv, kv)
     found = []
-    if arch.norms != "after":
+    if arch.norms in ("before", "around"):
         found += _norm(arch, f"{layer}.input_layernorm")
     found.append(_matrix(f"{layer}.self_attn.qkv_proj", sum(stacked), arch.hidden_size, stacked))
     if arch.qkv_bias:

@@ -11,6 +11,7 @@ from mlc_llm.errors import BadModel
 from mlc_llm.models.families.base import Family
 
 FAMILIES = {
+    "bert": "bert",
     "deepseek_v2": "deepseek_v2",
     "deepseek_v3": "deepseek_v3",
     "gemma": "gemma",

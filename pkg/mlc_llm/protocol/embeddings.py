@@ -21,8 +21,9 @@ class EmbeddingRequest(Struct, frozen=True, kw_only=True):
     """Keep only so many leading numbers of each vector."""
     user: Any = None
     pooling: str | None = None
-    """"last": the last token's hidden state, as for models trained to embed with it; "mean": the
-    mean over all tokens."""
+    """"last": the last token's hidden state, as for models trained to embed with it; "cls": the
+    first token's; "mean": the mean over all tokens. Unset: as the model folder says in
+    1_Pooling/config.json, else "mean" for encoders and "last" for other models."""
     normalize: bool | None = None
     """False: leave the vectors as long as they are; else their length is 1."""
     add_special_tokens: bool | None = None

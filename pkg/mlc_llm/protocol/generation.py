@@ -62,7 +62,7 @@ class GenerationConfig(Struct, frozen=True, array_like=True, gc=False):
     show_special_tokens: bool = False
     prompt_logprobs: int | None = None
     """Alternatives to report with each token of the prompt; None: do not report the prompt."""
-    pooling: Literal["last", "mean"] | None = None
+    pooling: Literal["last", "mean", "cls"] | None = None
     """Make one vector of the prompt's hidden states and generate nothing: `max_tokens` is 0."""
     grammar: Grammar | None = None
     """None: any text."""

@@ -9,11 +9,11 @@ import time
 from array import array
 from base64 import b64encode
 from collections.abc import Iterable
-from typing import Literal
 
 from msgspec import Struct
 
-from mlc_llm.errors import BadRequest, EngineUnavailable
+from mlc_llm.errors import BadRequest, EngineUnavailable, PromptTooLong
+from mlc_llm.models.folder import ModelFolder, Pooling
 from mlc_llm.protocol.embeddings import (
     Embedding,
     EmbeddingRequest,
@@ -28,7 +28,6 @@ from mlc_llm.serve.request.validate import check_token
 from mlc_llm.tokenizers.tokenizer import check_text
 
 MAX_INPUTS = 2048
-Pooling = Literal["last", "mean"]
 
 
 class Embeddings(Struct, frozen=True):
@@ -54,7 +53,7 @@ async def prepare_embeddings(
     if request.encoding_format not in (None, "float", "base64"):
         reason = '`encoding_format` must be "float" or "base64".'
         raise BadRequest(reason, param="encoding_format")
-    generation = GenerationConfig(max_tokens=0, pooling=_pooling(request))
+    generation = GenerationConfig(max_tokens=0, pooling=_pooling(request, model.folder))
     now = time.time()
     submits = []
     for index, each in enumerate(prompts_of(request.input, "input", MAX_INPUTS)):
@@ -70,14 +69,14 @@ async def prepare_embeddings(
     )
 
 
-def _pooling(request: EmbeddingRequest) -> Pooling:
+def _pooling(request: EmbeddingRequest, folder: ModelFolder) -> Pooling:
     match request.pooling:
-        case None | "last":
-            return "last"
-        case "mean":
-            return "mean"
+        case None:
+            return folder.pooling
+        case "last" | "mean" | "cls":
+            return request.pooling
         case _:
-            raise BadRequest('`pooling` must be "last" or "mean".', param="pooling")
+            raise BadRequest('`pooling` must be "last", "mean" or "cls".', param="pooling")
 
 
 async def _ids(
@@ -97,6 +96,12 @@ async def _ids(
         check_token(max(ids), ready, "input")
     room = ready.max_single_sequence_length - 1
     ids = list(truncated(ids, request.truncate_prompt_tokens, room))
+    if len(ids) > room:
+        raise PromptTooLong(
+            f"This model's maximum context length is {room} tokens; an input has {len(ids)}, so "
+            "shorten it or set `truncate_prompt_tokens`.",
+            param="input",
+        )
     check_fit(ids, ready, "input")
     return ids
 

@@ -117,6 +117,8 @@ def resolve_limits(
     context = _context(spec, folder)
     sequences = _sequences(spec)
     chunk = _chunk(spec, folder, device, sequences.value, context.value)
+    if arch.encoder:
+        chunk = _whole_prompts(spec, chunk, context)
     transient = PROCESS_BYTES + step_bytes(
         arch,
         rows=max(chunk.value, sequences.value),
@@ -166,6 +168,9 @@ def _context(spec: EngineSpec, folder: ModelFolder) -> _Chosen:
     """Most tokens of one sequence, before the KV cache's size is known."""
     most = folder.architecture.context_window_size
     chosen = _Chosen(folder.context_window_size, "the model's context window")
+    if folder.architecture.encoder:
+        reason = "the longest input, and the place of an answer that never comes"
+        chosen = _Chosen(min(chosen.value + 1, MAX_CHUNK), reason)
     if (asked := spec.max_single_sequence_length) is not None:
         if asked > most:
             raise BadConfig(
@@ -216,6 +221,18 @@ def _chunk(
     if most < usual:
         return _Chosen(most, "the model's own chunk size")
     return _Chosen(usual, f"keeps a step on {device} short while new prompts are read")
+
+
+def _whole_prompts(spec: EngineSpec, chunk: _Chosen, context: _Chosen) -> _Chosen:
+    """An encoder reads a prompt at once."""
+    if chunk.value >= context.value:
+        return chunk
+    if spec.prefill_chunk_size is not None:
+        raise BadConfig(
+            f"prefill_chunk_size {chunk.value} is less than the {context.value} tokens that this"
+            " model may have to read at once; leave it out or lower max_single_sequence_length"
+        )
+    return _Chosen(context.value, "the longest input, which is read at once")
 
 
 class _Budget(NamedTuple):

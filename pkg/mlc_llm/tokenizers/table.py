@@ -1,9 +1,11 @@
 """What every token id stands for, read from a tokenizer.json without the `tokenizers` package.
 
-Two ways of writing bytes as vocabulary strings are known, and anything else is refused:
+Three ways of writing texts as vocabulary strings are known, and anything else is refused:
 
     byte-level      every character of a token is one byte, by GPT-2's map to printable characters
     byte-fallback   a token is text with U+2581 for the space, or one raw byte written <0xHH>
+    word pieces     a token is text that begins a word, or goes on with one and begins with ##; how
+                    spaces stand around punctuation is not kept, and only encoders are written so
 
 The table knows tokens one by one; how they join into text is `text_stream`'s business.
 """
@@ -49,6 +51,8 @@ class DecodeRules(Struct, frozen=True):
     replace: tuple[tuple[str, str], ...] = ()
     """(pattern, content) pairs, applied inside each token."""
     byte_fallback: bool = False
+    word_prefix: str = ""
+    """What marks tokens that go on with a word; before others there is a space."""
     strip: str = ""
     """The character that is dropped from the start of the whole text ..."""
     strip_count: int = 0
@@ -108,6 +112,9 @@ def read_rules(decoder: dict[str, Any] | None, path: Path) -> DecodeRules:
     kinds = [part.get("type") for part in parts]
     if kinds == ["ByteLevel"]:
         return DecodeRules(byte_level=True)
+    if kinds == ["WordPiece"]:
+        prefix = str(parts[0].get("prefix") or "##")
+        return DecodeRules(word_prefix=prefix, strip=" ", strip_count=1)
     order = ["Replace", "ByteFallback", "Fuse", "Strip"]
     ranks = [order.index(kind) if kind in order else -1 for kind in kinds]
     if -1 in ranks or ranks != sorted(ranks) or "Fuse" not in kinds:
@@ -143,7 +150,7 @@ def _build(file: _TokenizerFile, rules: DecodeRules) -> TokenTable:
     plain = (added.content for added in file.added_tokens if not added.special)
     ids_of = vocab | {added.content: added.id for added in file.added_tokens}
     for tokens in (list(vocab), list(plain)):
-        decoded = _byte_level(tokens) if rules.byte_level else _byte_fallback(tokens, rules)
+        decoded = _decoded(tokens, rules)
         for token, value in zip(tokens, decoded, strict=True):
             if type(value) is str:
                 texts[ids_of[token]] = value
@@ -157,6 +164,14 @@ def _build(file: _TokenizerFile, rules: DecodeRules) -> TokenTable:
             fragments.pop(added.id, None)
             special[added.id] = added.content.encode()
     return TokenTable(texts, fragments, special, rules)
+
+
+def _decoded(tokens: list[str], rules: DecodeRules) -> Iterable[str | bytes]:
+    if rules.byte_level:
+        return _byte_level(tokens)
+    if prefix := rules.word_prefix:
+        return [t.removeprefix(prefix) if t.startswith(prefix) else f" {t}" for t in tokens]
+    return _byte_fallback(tokens, rules)
 
 
 def _byte_fallback(tokens: list[str], rules: DecodeRules) -> Iterable[str | bytes]:

@@ -119,6 +119,17 @@ def test_a_prompt_takes_the_pages_there_are_when_there_are_too_few_for_its_chunk
     assert [len(span.tokens) for span in step.spans] == [32]
 
 
+def test_whole_prompts_wait_for_a_step_that_has_room_for_all_of_them() -> None:
+    bench = Bench(whole_prompts=True, max_single_sequence_length=33)
+    requests = [bench.submit([size] * size, max_tokens=1) for size in (20, 10, 5, 32)]
+    assert bench.step() == [("r1", 20), ("r2", 10)]
+    for request in requests[:2]:
+        bench.scheduler.drop(request)
+    assert bench.step() == [("r3", 5)]
+    bench.scheduler.drop(requests[2])
+    assert bench.step() == [("r4", 32)]
+
+
 def test_the_oldest_gets_a_token_even_when_others_could_take_the_whole_budget() -> None:
     bench = Bench(prefill_chunk_size=1)
     bench.submit([1] * 9)

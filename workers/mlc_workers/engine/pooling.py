@@ -1,4 +1,4 @@
-"""Hidden states of prompts, made one vector each: the last token's, or the mean of all.
+"""Hidden states of prompts, made one vector each: the first or last token's, or the mean of all.
 
 A prompt may come in chunks and be preempted between them, so the mean is summed up on the way.
 """
@@ -34,6 +34,22 @@ class Mean:
         return (self._sum / self._count).astype("<f4").tobytes()
 
 
+class First:
+    """The first row is the vector."""
+
+    def __init__(self) -> None:
+        self._row: NDArray[np.float64] | None = None
+
+    def add(self, rows: NDArray[np.float64]) -> None:
+        """Take in float64[n, hidden_size]."""
+        if self._row is None:
+            self._row = rows[0].copy()
+
+    def vector(self) -> bytes:
+        """The row, float32 little-endian."""
+        return b"" if self._row is None else self._row.astype("<f4").tobytes()
+
+
 def pool_prompts(desk: Desk, step: Step, hidden: NDArray[np.float64]) -> None:
     """Add the hidden states float64[e, hidden_size] of a step to the prompts that want them."""
     for index, row in step.pooled:
@@ -45,6 +61,7 @@ def pool_prompts(desk: Desk, step: Step, hidden: NDArray[np.float64]) -> None:
             desk.fail(choice.request, EngineFault("the hidden states are not numbers"))
             continue
         pooled = choice.request.pooled
-        if not isinstance(pooled, Mean):
-            pooled = choice.request.pooled = Mean()
+        if not isinstance(pooled, Mean | First):
+            pooled = First() if choice.request.generation.pooling == "cls" else Mean()
+            choice.request.pooled = pooled
         pooled.add(rows)

@@ -26,6 +26,9 @@ class FinalNorm:
         """`weights` are the packed tensors in the order of `tensor_specs`."""
         names = [spec.name for spec in tensor_specs(arch, scheme)]
         self.size = arch.hidden_size
+        self._is_made = arch.encoder
+        if arch.encoder:
+            return
         self._eps = arch.rms_norm_eps
         self._centers = arch.norm == "layer"
         self._weight = weights[names.index(f"{NAME}.weight")].astype(np.float64)
@@ -34,8 +37,10 @@ class FinalNorm:
             self._bias = weights[names.index(f"{NAME}.bias")].astype(np.float64)
 
     def __call__(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
-        """float64[n, size] of float32[n, size]."""
+        """float64[n, size] of float32[n, size]; the rows of an encoder are its result."""
         x = rows.astype(np.float64)
+        if self._is_made:
+            return x
         if self._centers:
             x -= x.mean(-1, keepdims=True)
         scale = np.sqrt((x * x).mean(-1, keepdims=True) + self._eps)

@@ -20,6 +20,8 @@ class Limits(Struct, frozen=True, kw_only=True):
     prefill_chunk_size: int
     """Tokens that one step computes at most, decoding included."""
     prefill_mode: Literal["hybrid", "chunked"] = "hybrid"
+    whole_prompts: bool = False
+    """Every prompt is computed in one step, which has room for the longest."""
     max_waiting: int = 1024
     max_read_rows: int = 256
     """Rows of logits of prompts that one step gives at most, so that their memory is bounded."""

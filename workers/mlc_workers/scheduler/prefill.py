@@ -59,6 +59,8 @@ class Admission:
             choice = waiting[0]
             if self._blocked == (choice, self._state.kv.num_releases):
                 return
+            if self._state.limits.whole_prompts and len(choice.tokens) > step.num_prefill:
+                return
             if not self._start(choice, step):
                 self._blocked = (choice, self._state.kv.num_releases)
                 return

@@ -109,6 +109,35 @@ def take_rows(hidden: int) -> PrimFunc:
     return prim_func(emit)
 
 
+def prompt_ends() -> PrimFunc:
+    """(tiles int32[t, 4], positions int32[n], ends int32[n], types int32[n]).
+
+    ends[i] is the last position of row i's sequence in this step: what a row of an encoder attends
+    to. types[i] is its token type, which is 0: an input is one text.
+    """
+
+    def emit() -> None:
+        n, t = symbol("n"), symbol("t")
+        tiles = arg("tiles", (t, 4), "int32")
+        positions = arg("positions", (n,), "int32")
+        ends = arg("ends", (n,), "int32")
+        types = arg("types", (n,), "int32")
+        end = T.alloc_buffer((1,), "int32", scope="global")
+        with T.serial(t) as i:
+            tile = T.bind(t - 1 - i)
+            first = T.bind(T.Cast("int64", tiles[tile, 0]))
+            count = T.bind(T.Cast("int64", tiles[tile, 1]))
+            after = T.min(tile + 1, t - 1)
+            is_last = T.Or(i == 0, tiles[after, 2] != tiles[tile, 2])
+            with T.If(is_last), T.Then():
+                T.buffer_store(end, positions[first + count - 1], [0])
+            with T.serial(count) as r:
+                T.buffer_store(ends, end[0], [first + r])
+                T.buffer_store(types, T.int32(0), [first + r])
+
+    return prim_func(emit)
+
+
 def _row_float(
     level: Level, token: Expr, w: Var, y: Var, row: Expr, hidden: int, finish: Finish
 ) -> None:

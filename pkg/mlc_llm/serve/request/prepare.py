@@ -61,6 +61,14 @@ class ServedModel(Struct, frozen=True):
             raise BadModel(f"{path}: conv_template stops at tokens {outside}, which do not exist.")
         return cls(name, folder, tokenizer, template, formats_of(folder, parsers))
 
+    def check_generates(self) -> None:
+        """Raises BadRequest when this model cannot write."""
+        if self.folder.architecture.encoder:
+            raise BadRequest(
+                f"{self.name} only makes embeddings; send its texts to /v1/embeddings.",
+                param="model",
+            )
+
     def check_name(self, model: str | None) -> None:
         """Accept what this model answers to. Raises ModelNotFound."""
         check_model_name(model, self.name)
@@ -88,6 +96,7 @@ async def prepare_chat(
 ) -> Prepared:
     """Raises BadRequest, ModelNotFound or PromptTooLong; changes nothing."""
     model.check_name(request.model)
+    model.check_generates()
     check_chat(request)
     uses = tool_use(request)
     generation = _generation(request, model, ready)
@@ -109,6 +118,7 @@ async def prepare_completion(
 ) -> Prepared:
     """Raises BadRequest, ModelNotFound or PromptTooLong; changes nothing."""
     model.check_name(request.model)
+    model.check_generates()
     generation = _generation(request, model, ready)
     prompts = prompts_of(request.prompt, "prompt", MAX_PROMPTS)
     if len(prompts) * generation.n > MAX_TOTAL_CHOICES:

@@ -181,7 +181,7 @@ def test_an_mlc_configuration_without_mlc_weights_does_not_hide_a_hugging_face_m
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "family": ({"model_type": "mamba"}, "'mamba' is not supported; use one of deepseek_v2"),
+    "family": ({"model_type": "mamba"}, "'mamba' is not supported; use one of bert, deepseek_v2"),
     "no family": ({"model_type": ...}, "model_type"),
     "missing": ({"hidden_size": ...}, "hidden_size"),
     "text for a number": ({"hidden_size": "64"}, "hidden_size"),

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mlc_llm.errors import BadRequest, EngineUnavailable, PromptTooLong
+from mlc_llm.errors import BadModel, BadRequest, EngineUnavailable, PromptTooLong
 from mlc_llm.protocol.embeddings import EmbeddingRequest
 from mlc_llm.protocol.messages import Finished
 from mlc_llm.protocol.requests import from_arguments
@@ -50,6 +50,19 @@ def test_every_form_of_input_becomes_requests(model: ServedModel) -> None:
         prepared(model, "Hello", pooling=p).submits[0].generation for p in (None, "mean")
     ]
     assert [(g.pooling, g.max_tokens) for g in generations] == [("last", 0), ("mean", 0)]
+
+
+def test_a_model_that_was_trained_to_embed_says_how(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "toy")
+    (folder / "1_Pooling").mkdir()
+    config = folder / "1_Pooling" / "config.json"
+    for key, pooling in (("cls_token", "cls"), ("mean_tokens", "mean"), ("lasttoken", "last")):
+        config.write_text(f'{{"word_embedding_dimension": 64, "pooling_mode_{key}": true}}')
+        found = prepared(ServedModel.load(folder, "toy"), "Hello").submits[0]
+        assert found.generation.pooling == pooling
+    config.write_text('{"pooling_mode_max_tokens": true}')
+    with pytest.raises(BadModel, match="only one of cls, mean and lasttoken"):
+        ServedModel.load(folder, "toy")
 
 
 @pytest.mark.parametrize(

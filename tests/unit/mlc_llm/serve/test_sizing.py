@@ -236,3 +236,13 @@ def test_whatever_is_decided_fits(
     assert 1 <= found.max_single_sequence_length <= found.max_total_sequence_length
     assert found.max_single_sequence_length <= arch.context_window_size
     assert found.max_total_sequence_length == found.num_pages * 16
+
+
+def test_an_encoder_reads_its_longest_input_in_one_step() -> None:
+    encoder = replace(TINY, encoder=True)
+    found = limits(encoder, mode="server")
+    assert found.max_single_sequence_length == 513
+    assert found.prefill_chunk_size >= 513
+    with pytest.raises(BadConfig, match="prefill_chunk_size 64 is less than the 513 tokens"):
+        limits(encoder, prefill_chunk_size=64)
+    assert limits(replace(encoder, context_window_size=8192)).prefill_chunk_size == 2048

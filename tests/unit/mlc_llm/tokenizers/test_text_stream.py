@@ -188,9 +188,15 @@ def test_text_before_the_stop_in_the_same_token_is_kept(byte_level: Both) -> Non
 
 
 def test_a_decoder_of_an_unknown_kind_is_refused_by_name(tmp_path: Path) -> None:
-    document = toy_tokenizers.byte_level(WORDS) | {"decoder": {"type": "WordPiece"}}
-    with pytest.raises(BadModel, match="WordPiece"):
+    document = toy_tokenizers.byte_level(WORDS) | {"decoder": {"type": "BPEDecoder"}}
+    with pytest.raises(BadModel, match="BPEDecoder"):
         TokenTable.load(toy_tokenizers.write(tmp_path, document))
+
+
+def test_word_pieces_begin_words_or_go_on_with_them(tmp_path: Path) -> None:
+    document = toy_tokenizers.word_pieces(["dog", "##s", "run"])
+    table = TokenTable.load(toy_tokenizers.write(tmp_path, document))
+    assert [table.bytes_of(i) for i in (2, 4, 5, 6)] == [b"[CLS]", b" dog", b"s", b" run"]
 
 
 @pytest.mark.parametrize(
