@@ -67,8 +67,11 @@ class TextStream:
         return text, False
 
     def finish(self) -> str:
-        """What was still held back; no more tokens will come. Incomplete bytes become U+FFFD."""
-        marks = len(self._bytes) if self._table.rules.byte_fallback else bool(self._bytes)
+        """What was still held back; no more tokens will come. Incomplete bytes become U+FFFD, as
+        often as they begin a character that cannot be."""
+        marks = len(self._bytes)
+        if not self._table.rules.byte_fallback:
+            marks = len(self._bytes.decode(errors="replace"))
         self._bytes = b""
         text, stopped = self._show(REPLACEMENT * marks)
         if stopped or self._stops is None:

@@ -81,6 +81,11 @@ def byte_fallback(tmp_path_factory: pytest.TempPathFactory) -> Both:
     return Both(toy_tokenizers.write(folder, toy_tokenizers.byte_fallback(WORDS)))
 
 
+def test_half_a_surrogate_at_the_end_is_two_marks(byte_level: Both) -> None:
+    for ids in ([0xED, 0xA0], [0xED], [0xE2, 0x82]):
+        assert "".join(byte_level.pieces(ids)) == byte_level.whole(ids)
+
+
 @settings(deadline=None, max_examples=60)
 @given(data=st.data())
 def test_any_ids_of_a_byte_level_vocabulary_stream_to_the_whole_text(
