@@ -17,6 +17,13 @@ def _remove(name: str) -> Callable[[Path], None]:
     return lambda folder: (folder / name).unlink()
 
 
+def _replace_tokenizer(folder: Path) -> None:
+    path = folder / "tokenizer.json"
+    document = json.loads(path.read_text())
+    document["model"]["vocab"] |= {f"more{i}": 1024 + i for i in range(49000)}
+    path.write_text(json.dumps(document))
+
+
 def _truncate(folder: Path) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1000])
@@ -49,6 +56,7 @@ BREAKS: dict[str, tuple[Callable[[Path], None], str]] = {
     "offset past the end": (_point_past_the_end, "model.safetensors"),
     "unknown architecture": (_change_config(model_type="mamba"), "mamba"),
     "wrong shape": (_change_config(intermediate_size=640), "mlp"),
+    "another model's tokenizer": (_replace_tokenizer, "tokenizer.json: has 50"),
     "not JSON": (lambda folder: (folder / "config.json").write_text("{"), "config.json"),
 }
 

@@ -98,16 +98,15 @@ def _tokenizer_fields(folder: ModelFolder) -> dict[str, Any]:
     values = read_json(path, dict[str, Any], 256 * MEBIBYTE)
     _refuse_duplicates(values, path)
     try:
-        size = Tokenizer.from_file(str(path)).get_vocab_size()
+        tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the tokenizers package raises nothing narrower
         raise BadModel(f"{path}: {error}") from None
-    if size > folder.architecture.vocab_size:
-        raise BadModel(
-            f"{path}: has {size} tokens but the model only {folder.architecture.vocab_size}"
-        )
+    size, most = tokenizer.get_vocab_size(with_added_tokens=False), folder.architecture.vocab_size
+    if size > most:  # a model need not know every token that was added
+        raise BadModel(f"{path}: has {size} tokens but the model only {most}")
     present = [name for name in TOKENIZER_FILES if (folder.path / name).is_file()]
     return {
-        "active_vocab_size": size,
+        "active_vocab_size": min(tokenizer.get_vocab_size(), most),
         "tokenizer_files": present,
         "tokenizer_info": tokenizer_info(values),
     }

@@ -34,6 +34,8 @@ class Tokenizer:
         added = tokenizer.get_added_tokens_decoder()
         self.added_tokens: dict[str, int] = {token.content: i for i, token in added.items()}
         """Tokens that were added to the vocabulary, special ones and others, by name."""
+        self.base_size: int = tokenizer.get_vocab_size(with_added_tokens=False)
+        """Tokens without those that were added, which a model need not know."""
         self.special_tokens: dict[str, int] = {
             token.content: i for i, token in added.items() if token.special
         }

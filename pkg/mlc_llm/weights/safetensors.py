@@ -10,6 +10,7 @@ before it is used, and anything wrong is one `BadModel` line naming the file and
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,7 +39,7 @@ class Entry(Struct, frozen=True):
 
 def find_tensors(folder: Path) -> dict[str, StoredTensor]:
     """All tensors of the folder's safetensors files by name, as they lie."""
-    if (folder / SINGLE_NAME).exists():
+    if os.path.lexists(folder / SINGLE_NAME):
         return tensors_of_file(folder / SINGLE_NAME)
     if not (folder / INDEX_NAME).exists():
         raise BadModel(

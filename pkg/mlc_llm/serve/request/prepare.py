@@ -55,6 +55,11 @@ class ServedModel(Struct, frozen=True):
         """Open the model folder at `path`. Raises BadModel, BadConfig for unknown parsers."""
         folder = open_folder(path)
         tokenizer = Tokenizer.load(path, folder.tokenizer_config, folder.bos_token_id)
+        if tokenizer.base_size > folder.architecture.vocab_size:
+            raise BadModel(
+                f"{path / 'tokenizer.json'}: has {tokenizer.base_size} tokens but the model only "
+                f"{folder.architecture.vocab_size}; it belongs to another model"
+            )
         template = choose_template(folder, tokenizer.bos_token_id)
         outside = [i for i in template.stop_token_ids if i >= folder.architecture.vocab_size]
         if outside:

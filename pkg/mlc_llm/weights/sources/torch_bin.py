@@ -7,11 +7,12 @@ in. The pickle is read as data (`torch_program`) and executes nothing.
 from __future__ import annotations
 
 import math
+import os
 from itertools import accumulate
 from pathlib import Path
 
 from mlc_llm.errors import BadModel
-from mlc_llm.models.document import MEBIBYTE
+from mlc_llm.models.document import MEBIBYTE, regular_file_size
 from mlc_llm.weights.archive import Member, members
 from mlc_llm.weights.index import tensors_of_index
 from mlc_llm.weights.source import ITEM_BITS, StoredTensor
@@ -26,13 +27,14 @@ _LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 
 def find_tensors(folder: Path) -> dict[str, StoredTensor]:
     """All tensors of the folder's PyTorch files by name. Raises `BadModel`."""
-    if (folder / SINGLE_NAME).exists():
+    if os.path.lexists(folder / SINGLE_NAME):
         return tensors_of_file(folder / SINGLE_NAME)
     return tensors_of_index(folder / INDEX_NAME, tensors_of_file)
 
 
 def tensors_of_file(path: Path) -> dict[str, StoredTensor]:
     """The tensors of one file; two names may be of the same bytes. Raises `BadModel`."""
+    regular_file_size(path)
     _refuse_legacy(path)
     found = members(path)
     programs = [name for name in found if name.rpartition("/")[2] == "data.pkl"]
