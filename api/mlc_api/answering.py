@@ -33,15 +33,23 @@ WRITERS: dict[Endpoint, Callable[[Answer], EventWriter]] = {
 }
 FOLDED: dict[Endpoint, Callable[[Fold], Any]] = {"chat": Fold.chat, "completion": Fold.completion}
 
-EVENT_STREAM: HTTPResponseStartEvent = {
-    "type": "http.response.start",
-    "status": 200,
-    "headers": [
-        (b"content-type", b"text/event-stream; charset=utf-8"),
-        (b"cache-control", b"no-cache"),
-        (b"x-accel-buffering", b"no"),
-    ],
-}
+EVENT_STREAM: tuple[tuple[bytes, bytes], ...] = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+)
+
+
+def head(answer_id: str, length: int | None) -> HTTPResponseStartEvent:
+    """The head of an object of so many bytes, or of a stream of events.
+
+    OpenAI's clients know an answer by its `x-request-id` too.
+    """
+    kind = EVENT_STREAM
+    if length is not None:
+        kind = ((b"content-type", b"application/json"), (b"content-length", b"%d" % length))
+    headers = [*kind, (b"x-request-id", answer_id.encode())]
+    return {"type": "http.response.start", "status": 200, "headers": headers}
 
 
 def answer(served: Served, prepared: Prepared, endpoint: Endpoint) -> ASGIApp:
@@ -83,11 +91,7 @@ async def _whole(
         measured.finished(news.finished)
         fold.add(news.deltas, news.finished)
     body = encode_object(FOLDED[endpoint](fold))
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", b"%d" % len(body)),
-    ]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send(head(answer.id, len(body)))
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
@@ -99,7 +103,7 @@ async def _stream(
     try:
         async for news in stream:
             if not started:
-                await send(EVENT_STREAM)
+                await send(head(answer.id, None))
                 started = True
             measured.news(news.deltas)
             if news.deltas and (data := writer.deltas(news.deltas)):

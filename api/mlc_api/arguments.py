@@ -245,8 +245,8 @@ def _server_flags(group: argparse._ArgumentGroup) -> None:
         action="append",
         default=[],
         metavar="KEY",
-        help="ask for 'Authorization: Bearer KEY' everywhere but on /health and /ready; given "
-        "several times, any of the keys will do (default: no key)",
+        help="ask for 'Authorization: Bearer KEY' or 'X-Api-Key: KEY' everywhere but on /health "
+        "and /ready; given several times, any of the keys will do (default: no key)",
     )
     group.add_argument(
         "--ssl-certfile",

@@ -20,7 +20,10 @@ OPEN: dict[str, Any] = {"open": True}
 
 
 def require_key(api_keys: Sequence[str]) -> Guard:
-    """Lets through open routes, and `Authorization: Bearer KEY` with any of the keys."""
+    """Lets through open routes, and any of the keys in `Authorization: Bearer KEY`.
+
+    Where there is no such header, `X-Api-Key: KEY` will do.
+    """
     expected = [key.encode() for key in api_keys]
 
     def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
@@ -33,8 +36,11 @@ def require_key(api_keys: Sequence[str]) -> Guard:
 
 
 def _has_key(connection: ASGIConnection[Any, Any, Any, Any], expected: Sequence[bytes]) -> bool:
-    """Takes as long whichever key it is, and whether it is one."""
-    found = [value for name, value in connection.scope["headers"] if name == b"authorization"]
+    """Takes as long whichever key it is, and whether it is one. Two headers are none."""
+    headers = connection.scope["headers"]
+    found = [value for name, value in headers if name == b"authorization"]
+    if not found:
+        found = [b"bearer " + value for name, value in headers if name == b"x-api-key"]
     if len(found) != 1:
         return False
     scheme, _, key = found[0].partition(b" ")

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from mlc_api.answering import EVENT_STREAM
+from mlc_api.answering import head
 from mlc_api.disconnect import UntilDisconnect
 from mlc_api.measures import Measured
 from mlc_api.sse import encode_object, event
@@ -77,11 +77,7 @@ async def _whole(
         fold.add(news.deltas, news.finished)
     response = ended(asked.response, fold.chat(), int(time.time()))
     body = encode_object(response)
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", b"%d" % len(body)),
-    ]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send(head(response.id, len(body)))
     await send({"type": "http.response.body", "body": body, "more_body": False})
     return response
 
@@ -95,7 +91,7 @@ async def _stream(
         async for news in stream:
             events: list[StreamEvent] = []
             if not started:
-                await send(EVENT_STREAM)
+                await send(head(asked.response.id, None))
                 started = True
                 events += source.begin()
             measured.news(news.deltas)

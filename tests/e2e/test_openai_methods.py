@@ -68,7 +68,9 @@ def test_raw_answers_have_headers_and_parse_to_the_same(client: openai.OpenAI) -
     raw = client.chat.completions.with_raw_response.create(**CHAT)
     assert raw.status_code == 200
     assert raw.headers["content-type"] == "application/json"
-    assert raw.parse().choices[0].message.content == answer_of(client)
+    answer = raw.parse()
+    assert answer.choices[0].message.content == answer_of(client)
+    assert answer._request_id == answer.id
     listed = client.models.with_raw_response.list()
     assert [model.id for model in listed.parse()] == [MODEL]
     vectors = client.embeddings.with_raw_response.create(model=MODEL, input=["a", "b"])
@@ -78,6 +80,7 @@ def test_raw_answers_have_headers_and_parse_to_the_same(client: openai.OpenAI) -
 def test_raw_streams_are_read_line_by_line(client: openai.OpenAI) -> None:
     with client.chat.completions.with_streaming_response.create(**CHAT, stream=True) as raw:
         assert raw.headers["content-type"].startswith("text/event-stream")
+        assert raw.request_id
         lines = [line for line in raw.iter_lines() if line]
     assert lines[-1] == "data: [DONE]"
     pieces = [json.loads(line.removeprefix("data: "))["choices"][0] for line in lines[:-1]]

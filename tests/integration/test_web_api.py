@@ -213,6 +213,20 @@ def test_a_key_is_asked_for(path: str) -> None:
             assert requests.request(method, web.url + path, headers=headers, timeout=10).ok
 
 
+def test_a_key_may_stand_in_a_header_of_its_own_where_there_is_no_other() -> None:
+    with WebServer(api_keys=("k",)) as web:
+        for headers, status in [
+            ({"X-Api-Key": "k"}, 200),
+            ({"x-api-key": "wrong"}, 401),
+            ({"X-Api-Key": "Bearer k"}, 401),
+            ({"X-Api-Key": ""}, 401),
+            ({"X-Api-Key": "k", "Authorization": "Bearer wrong"}, 401),
+            ({"X-Api-Key": "wrong", "Authorization": "Bearer k"}, 200),
+        ]:
+            answer = requests.get(web.url + "/v1/models", headers=headers, timeout=10)
+            assert answer.status_code == status, headers
+
+
 def test_what_is_open_needs_no_key() -> None:
     with WebServer(api_keys=("k",)) as web:
         for path in ("/health", "/ready"):
