@@ -29,6 +29,8 @@ from support.fake_sampler import FakeSampler, FakeTexts
 
 VOCAB = 97
 EOS = 96
+NUM_PAGES = 4096
+"""Room for answers that take seconds, however slow the machine makes their reader."""
 
 
 def toy_engine() -> list[str]:
@@ -44,9 +46,9 @@ def build(spec: EngineSpec, ends: Sequence[End], announcer: Announcer) -> Built:
     if spec.model == "breaks":
         raise ZeroDivisionError("nobody expected this")
     limits = Limits(
-        num_pages=64,
+        num_pages=NUM_PAGES,
         max_num_sequence=spec.max_num_sequence or 8,
-        max_single_sequence_length=512,
+        max_single_sequence_length=NUM_PAGES * 16,
         prefill_chunk_size=64,
     )
     kv = KVCache(limits.num_pages, limits.max_num_sequence, pages_for(limits.max_length))
