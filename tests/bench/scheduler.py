@@ -70,6 +70,9 @@ class NoRunner:
     def run(self, plan: Plan) -> NDArray[np.float32]:
         return self.logits[: len(plan.spans)]
 
+    def hidden(self) -> NDArray[np.float64]:
+        return np.zeros((0, 1))
+
 
 class NoSampler:
     """One token for everybody."""
@@ -79,6 +82,9 @@ class NoSampler:
 
     def open(self, generation: GenerationConfig, index: int) -> object:
         return None
+
+    def observe(self, memory: object, token_id: int) -> None:
+        pass
 
     def sample(
         self, logits: NDArray[np.float32], memories: Sequence[object], masks: object = None
@@ -132,7 +138,8 @@ def turns(num: int, recorder: Recorder | None) -> list[float]:
         prompt = np.arange(PROMPT + serial % 16, dtype="<i4") * (serial + 1) % VOCAB
         end.to_engine.append(Submit(str(serial), prompt.tobytes(), GenerationConfig()))
     while scheduler.state.num_decoding < num:
-        engine.turn()
+        if not engine.turn():
+            raise SystemExit("the engine refused its requests")
     return timed(engine.turn)
 
 
