@@ -23,6 +23,7 @@ from mlc_api.arguments import Arguments, parse
 from mlc_api.console import Console
 from mlc_api.engine import ServedEngine
 from mlc_api.listener import open_listener
+from mlc_api.prompt_thread import run_soon_when_woken
 from mlc_api.settings import MAX_BODIES_BYTES, WebSettings
 from mlc_api.tls import check_tls
 from mlc_llm import __version__
@@ -133,6 +134,7 @@ class _Life:
     async def _start_engine(self) -> None:
         ready = await self._engine.start()
         settle_down()
+        run_soon_when_woken()
         self._console.decisions(ready)
         host, port = self._listener.getsockname()[:2]
         scheme = "http" if self._settings.tls is None else "https"
