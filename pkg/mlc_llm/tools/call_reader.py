@@ -134,10 +134,10 @@ class CallReader:
         self._reading = Reading(tools, max_calls, max_taken)
         self._line_is_blank = True
         """Whether the text up to here ends with a line that has blanks only."""
-        self._marker = re.compile("|".join(map(re.escape, form.markers)) or r"(?!)")
         first = "[" + form.line_starts + (r"A-Za-z_" if form.names_start else "") + "]"
-        self._line_start = re.compile(rf"[ \t\r\n]*{first}" if form.bare else r"(?!)")
-        self._new_line = re.compile(rf"\n[ \t\r]*{first}" if form.bare else r"(?!)")
+        lines = [rf"\n[ \t\r]*{first}"] if form.bare else []
+        self._line_start = re.compile(rf"[ \t\r\n]*{first}") if form.bare else None
+        self._start = re.compile("|".join([*map(re.escape, form.markers), *lines]))
         self._parser = self._read()
         next(self._parser)
 
@@ -192,14 +192,15 @@ class CallReader:
     def _find(self) -> tuple[int, CallsParser | None]:
         """The first place where calls may begin."""
         text, at = self._reading.text, self._reading.at
-        marker = self._marker.search(text, at)
-        line = self._line_start.match(text, at) if self._line_is_blank else None
-        line = line or self._new_line.search(text, at)
-        if line is not None and (marker is None or line.end() - 1 < marker.start()):
-            return line.end() - 1, self._form.bare
-        if marker is not None:
-            return marker.start(), self._form.markers[marker.group()]
-        return -1, None
+        match = None
+        if self._line_start is not None and self._line_is_blank:
+            match = self._line_start.match(text, at)
+        match = match or self._start.search(text, at)
+        if match is None:
+            return -1, None
+        if match.group() in self._form.markers:
+            return match.start(), self._form.markers[match.group()]
+        return match.end() - 1, self._form.bare
 
     def _give_back(self) -> None:
         text = self._reading.settle()
