@@ -168,7 +168,7 @@ class CallReader:
                 broken = True
             some = self._reading.num_calls > calls_before
             if broken or not some:
-                self._give_back()
+                self._give_back(at_least=0 if some else 1)
             self._reading.settle()
             if some and not broken:
                 self._line_is_blank = True
@@ -202,8 +202,9 @@ class CallReader:
             return match.start(), self._form.markers[match.group()]
         return match.end() - 1, self._form.bare
 
-    def _give_back(self) -> None:
-        text = self._reading.settle()
+    def _give_back(self, at_least: int) -> None:
+        """Tell what was taken as the text it is; a marker too long to be taken is skipped."""
+        text = self._reading.settle() or self._reading.skip(at_least)
         if self._reading.in_call:
             self._reading.in_call = False
             self._reading.events.append(CallBreaks(text))

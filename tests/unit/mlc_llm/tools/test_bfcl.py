@@ -19,7 +19,7 @@ NUM_CASES = 40
 
 @pytest.fixture(scope="module")
 def cases() -> list[tuple[list[Tool], list[tuple[str, Any]]]]:
-    """The tools of each question and the call that answers it; of several right values the first."""
+    """The tools of each question and the calls that answer it, with the first of several values."""
     folder = shared_path("data/suites/bfcl")
     questions = (folder / FILE).read_text().splitlines()[:NUM_CASES]
     answers = (folder / "possible_answer" / FILE).read_text().splitlines()[:NUM_CASES]

@@ -244,3 +244,20 @@ def test_a_call_that_is_too_long_is_text_wherever_it_was_cut(size):
         reader = CallReader(tools_by_name("hermes").reader, TOOLS, max_taken=size)
         events = read(reader, parts)
         assert events[-2:] == [CallBreaks(text[:size]), Content(text[size:])]
+
+
+@pytest.mark.parametrize(("name", "text", "calls"), EXAMPLES[::3])
+def test_where_a_call_becomes_too_long_does_not_depend_on_how_it_was_cut(name, text, calls):
+    form = tools_by_name(name).reader
+    for size in range(1, len(text), 5):
+        whole = read(CallReader(form, TOOLS, max_taken=size), [text])
+        assert read(CallReader(form, TOOLS, max_taken=size), list(text)) == whole
+        assert len(calls_of(whole)) <= len(calls)
+
+
+@pytest.mark.parametrize("depth", [64, 65])
+def test_arguments_may_be_nested_as_deep_as_grammars_are(depth):
+    given = '{"a":' * depth + "1" + "}" * depth
+    text = f'<tool_call>{{"name": "now", "arguments": {given}}}</tool_call>'
+    events = read(WholeCalls(open_reader(TOOLS, tools_by_name("hermes"))), [text])
+    assert len(calls_of(events)) == (1 if depth == 64 else 0)
