@@ -21,6 +21,7 @@ from mlc_llm.conversation_template.prompt import (
 )
 from mlc_llm.conversation_template.sandbox import TemplateRefused, compile_template
 from mlc_llm.errors import BadModel, BadRequest
+from mlc_llm.tools.formats import has_place_for_tools
 
 MAX_SOURCE_CHARACTERS = 1 << 20
 SHORT_ID = 9
@@ -94,7 +95,7 @@ class _Source:
         self._has_short_ids = _SHORT_IDS.search(source) is not None
         self._tools_in_system = _TOOLS_IN_SYSTEM.search(source) is not None
         self._arguments_as_text: bool | None = None
-        self.writes_tools = "tools" in source
+        self.writes_tools = self._tools_in_system or has_place_for_tools(source)
         self.writes_calls = "tool_calls" in source
 
     def render(

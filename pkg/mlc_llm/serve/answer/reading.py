@@ -72,6 +72,7 @@ class Reading(Struct, frozen=True, kw_only=True):
     with_reasoning: bool = True
     """Whether thoughts are in the answer."""
     arguments: ToolArguments = "string"
+    """With "object" streams have calls as MLC LLM's: all of the model's text as content."""
 
 
 class ChoiceReader:
@@ -82,6 +83,7 @@ class ChoiceReader:
         self._reading = reading
         reader = reading.open()
         self._reader: Reader = WholeCalls(reader) if whole else reader
+        self._is_raw = not whole and reading.arguments == "object"
         self._markers = Markers(reading.markers)
         self._seed = f"{answer_id}/{choice}"
         self._thinks = False
@@ -93,12 +95,20 @@ class ChoiceReader:
     def feed(self, delta: Delta) -> list[Part]:
         """The parts that the delta makes certain; neighbours of one kind are joined."""
         events = self._reader.feed(delta.text) if delta.text else []
-        if any(type(event) is Thought for event in events) or (self._thinks and not events):
-            self.num_reasoning_tokens += delta.num_tokens
+        self.num_reasoning_tokens += self._thought_of(delta, events)
         parts = [part for event in events for part in self._parts(event)]
+        if self._is_raw:
+            parts = [Text(self._markers.feed(delta.text))] if delta.text else []
         if delta.finish_reason is not None:
             parts += self.finish()
         return joined(parts)
+
+    def _thought_of(self, delta: Delta, events: list[Event]) -> int:
+        """Tokens of the delta that are thoughts; by its characters where it has both."""
+        if all(type(event) is Thought for event in events):
+            return delta.num_tokens if events or self._thinks else 0
+        thought = sum(len(event.text) for event in events if type(event) is Thought)
+        return round(delta.num_tokens * thought / len(delta.text))
 
     def finish(self) -> list[Part]:
         """What was held back, when the choice has ended; told once."""
@@ -106,6 +116,8 @@ class ChoiceReader:
             return []
         self._is_finished = True
         parts = [part for event in self._reader.finish() for part in self._parts(event)]
+        if self._is_raw:
+            parts = []
         rest = self._markers.finish()
         return joined([*parts, Text(rest)] if rest else parts)
 
@@ -113,7 +125,7 @@ class ChoiceReader:
         self._thinks = type(event) is Thought
         match event:
             case Content(text=text):
-                if text := self._markers.feed(text):
+                if not self._is_raw and (text := self._markers.feed(text)):
                     yield Text(text)
             case Thought(text=text):
                 if text and self._reading.with_reasoning:

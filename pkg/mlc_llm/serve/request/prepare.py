@@ -64,7 +64,8 @@ class ServedModel(Struct, frozen=True):
         outside = [i for i in template.stop_token_ids if i >= folder.architecture.vocab_size]
         if outside:
             raise BadModel(f"{path}: conv_template stops at tokens {outside}, which do not exist.")
-        return cls(name, folder, tokenizer, template, formats_of(folder, parsers))
+        formats = formats_of(folder, parsers, has_place=template.writes_tools)
+        return cls(name, folder, tokenizer, template, formats)
 
     def check_generates(self) -> None:
         """Raises BadRequest when this model cannot write."""

@@ -24,7 +24,8 @@ from mlc_llm.tools.calls_grammar import grammar_of
 from mlc_llm.tools.content import COMBINES
 from mlc_llm.tools.formats import (
     FALLBACK,
-    TOOL_FORMATS,
+    GORILLA,
+    MISTRAL,
     ToolFormat,
     detect_thoughts,
     detect_tools,
@@ -33,9 +34,6 @@ from mlc_llm.tools.formats import (
     tools_by_name,
 )
 from mlc_llm.tools.thoughts import ThoughtFormat
-
-PYTHON_CALLS = "gorilla"
-"""What MLC LLM's templates with a place for functions were trained on."""
 
 
 class Formats(Struct, frozen=True):
@@ -46,17 +44,20 @@ class Formats(Struct, frozen=True):
     arguments: ToolArguments = "string"
 
 
-def formats_of(folder: ModelFolder, parsers: Parsers) -> Formats:
-    """Raises BadConfig for parsers that do not exist."""
+def formats_of(folder: ModelFolder, parsers: Parsers, *, has_place: bool) -> Formats:
+    """`has_place`: whether the model's template shows it tools; if not they are said in words.
+
+    Raises BadConfig for parsers that do not exist.
+    """
     source = folder.tool_use_template or folder.chat_template
     in_conv = FUNCTIONS in json.dumps(folder.conv_template or {})
-    tools: ToolFormat | None
     if parsers.tool_call is not None:
         tools = tools_by_name(parsers.tool_call)
+    elif not has_place:
+        tools = FALLBACK
     elif in_conv:
         name = str((folder.conv_template or {}).get("name", ""))
-        tools = TOOL_FORMATS.get("mistral" if name.startswith("ministral") else PYTHON_CALLS)
-        tools = tools or FALLBACK
+        tools = MISTRAL if name.startswith("ministral") else GORILLA
     else:
         tools = detect_tools(source)
     if parsers.reasoning is not None:

@@ -25,13 +25,13 @@ def render(
     """The prompt; texts that cannot fit into `max_tokens` are refused. Raises BadRequest."""
     turns = turns_of(request.messages, max_tokens)
     options = render_options(request)
-    if uses is not None and template.writes_tools:
-        return template.render(turns, replace(options, tools=uses.shown))
-    if uses is not None:
+    if uses is not None and not template.writes_tools:
         return _render_told(plain_history(turns, uses.callable), template, options)
     has_calls = any(turn.tool_calls or turn.role == "tool" for turn in turns)
     if has_calls and not template.writes_calls:
         turns = plain_history(turns, ())
+    if uses is not None:
+        options = replace(options, tools=uses.shown)
     return template.render(turns, options)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from mlc_llm.protocol.messages import Ready
 from mlc_llm.protocol.requests import ChatMessage
@@ -44,5 +45,9 @@ async def prepare_response(
     chat = chat_request(request, history, messages)
     with named_as_here():
         prepared = await prepare_chat(chat, model, ready, response_id)
+    reading = prepared.answer.reading
+    if reading is not None:  # this API has one form of arguments
+        answer = replace(prepared.answer, reading=replace(reading, arguments="string"))
+        prepared = replace(prepared, answer=answer)
     response = begun(request, prepared.answer, prepared.submits[0].generation)
     return Asked(prepared, response, (*history, *messages))

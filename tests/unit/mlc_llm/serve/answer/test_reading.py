@@ -11,7 +11,12 @@ from hypothesis import strategies as st
 
 from mlc_api.sse import EventWriter
 from mlc_llm.protocol.messages import Delta, Finished, FinishReason, TokenLogprob
-from mlc_llm.protocol.responses import ChatCompletionMessage, ChatCompletionStreamResponse
+from mlc_llm.protocol.responses import (
+    ChatCompletionMessage,
+    ChatCompletionStreamResponse,
+    PromptTokensDetails,
+    UsageInfo,
+)
 from mlc_llm.serve.answer.chunks import ChatChunks
 from mlc_llm.serve.answer.delta import Answer
 from mlc_llm.serve.answer.fold import Fold
@@ -167,6 +172,13 @@ def test_arguments_may_be_the_object_itself() -> None:
     assert call.function.arguments == {"a": [1]}
 
 
+def test_streams_beside_objects_are_the_models_own_text() -> None:
+    reading = Reading(open=ToyReader, arguments="object", markers=("<|x|>",))
+    message, reasons = added_up(streamed("(hm)<|x", "|>{f!", "}<|", "", reading=reading))
+    assert message == {"content": "(hm){f!}<|", "reasoning_content": "", "calls": {}}
+    assert reasons == ["tool_calls"]
+
+
 def test_thoughts_can_be_left_out() -> None:
     reading = Reading(open=ToyReader, with_reasoning=False)
     (choice,) = whole("(hm)yes", reading=reading).choices
@@ -178,6 +190,15 @@ def test_tokens_of_thoughts_are_counted_on_both_ways() -> None:
     details = whole(*texts).usage.completion_tokens_details
     assert details.reasoning_tokens == 3  # the end of the thought is one of them
     source = ChatChunks(an_answer(include_usage=True))
+    assert whole("(hmm)yes").usage.completion_tokens_details.reasoning_tokens == 0
+    news = [Delta("x", 0, "(hmmmm)yes", 10, FinishReason.STOP)]  # several tokens in one
+    assert ChatChunks(an_answer(include_usage=True)).add(news, [END])[-1].usage == UsageInfo(
+        prompt_tokens=3,
+        completion_tokens=9,
+        total_tokens=12,
+        prompt_tokens_details=PromptTokensDetails(cached_tokens=0),
+        completion_tokens_details=msgspec.structs.replace(details, reasoning_tokens=5),
+    )
     usage = source.add(deltas(*texts), [END])[-1].usage
     assert usage is not None
     assert usage.completion_tokens_details == details
