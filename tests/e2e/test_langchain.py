@@ -226,6 +226,26 @@ def test_the_responses_api_answers_and_goes_on(lc: Any, settings: dict[str, Any]
     assert isinstance(city, City)
 
 
+def test_the_responses_api_calls_tools(lc: Any, settings: dict[str, Any]) -> None:
+    """One round of calls, then a text; each turn goes on from the stored one before it."""
+    settings["max_tokens"] = 120
+    chat = lc.ChatOpenAI(**settings, use_responses_api=True, use_previous_response_id=True)
+    forced = chat.bind_tools([Weather], tool_choice="required", parallel_tool_calls=False)
+    turns: list[Any] = [("human", "How is the weather in Oslo?")]
+    answer = forced.invoke(turns)
+    (call,) = answer.tool_calls
+    assert Weather.model_validate(call["args"])
+    chunks = list(forced.stream(turns))
+    added = chunks[0]
+    for chunk in chunks[1:]:
+        added += chunk
+    assert [call["args"] for call in added.tool_calls] == [call["args"]]
+    turns += [answer, ToolMessage("Sunny.", tool_call_id=call["id"])]
+    last = chat.bind_tools([Weather], tool_choice="none").invoke(turns)
+    assert last.text
+    assert last.tool_calls == []
+
+
 def test_mistakes_have_their_classes(lc: Any, settings: dict[str, Any]) -> None:
     too_long = pytest.importorskip("langchain_core.exceptions").ContextOverflowError
     with pytest.raises(openai.NotFoundError):

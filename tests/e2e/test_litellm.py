@@ -19,6 +19,7 @@ from support.web import WebServer
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Item .* on TypedDict class:UserWarning"),
     pytest.mark.filterwarnings("ignore:Accessing the 'model_.*' attribute:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:Pydantic serializer warnings:UserWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),  # it keeps its clients open
 ]
 
@@ -174,6 +175,27 @@ def test_texts_are_completed_and_become_vectors(lite: Any, where: dict[str, Any]
     found = lite.embedding(input=["a", "b"], **where)
     assert [item["index"] for item in found.data] == [0, 1]
     assert len(found.data[0]["embedding"]) == len(found.data[1]["embedding"]) > 0
+
+
+def test_the_responses_api_answers_and_goes_on(lite: Any, where: dict[str, Any]) -> None:
+    asked = {"max_output_tokens": 40, "temperature": 0, **where}
+    first = lite.responses(input=MESSAGES[0]["content"], **asked)
+    assert first.status == "completed"
+    assert "Oslo" in first.output_text
+    *_, last = lite.responses(input=MESSAGES[0]["content"], stream=True, **asked)
+    assert last.response.output_text == first.output_text
+    second = lite.responses(input="And of Italy?", previous_response_id=first.id, **asked)
+    assert second.usage.input_tokens > first.usage.input_tokens
+
+
+def test_the_server_is_asked_what_it_serves(lite: Any, packaged: Server) -> None:
+    found = lite.get_valid_models(
+        check_provider_endpoint=True,
+        custom_llm_provider="openai",
+        api_base=packaged.base_url,
+        api_key="none",
+    )
+    assert found == ["packaged"]
 
 
 def test_mistakes_have_their_classes(lite: Any, where: dict[str, Any]) -> None:
