@@ -13,7 +13,7 @@ from mlc_llm.kernels import reference
 from mlc_llm.kernels import reference_experts as twin
 from mlc_llm.kernels.cpu.experts import experts_add, experts_gated
 from mlc_llm.kernels.cpu.level import Level, detect
-from mlc_llm.kernels.cpu.route import group_by_expert, route
+from mlc_llm.kernels.cpu.route import add_weighted, group_by_expert, route
 from mlc_llm.models.architecture import Experts
 
 Array = NDArray[Any]
@@ -84,6 +84,15 @@ def test_a_router_chooses_what_its_twin_chooses(level: Level, experts: Experts) 
         expected_ids, expected = twin.route(logits, experts, *bias)
         np.testing.assert_array_equal(ids, expected_ids)
         np.testing.assert_allclose(shares, expected, rtol=2e-6)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_shared_mlp_is_added_with_its_weight(level: Level) -> None:
+    kernel = Kernel(level, add_weighted(level, 48))
+    for n in (1, 19):
+        x, made, logits = normal(n, 48), normal(n, 48, seed=1), 5 * normal(n, 1, seed=2)
+        (y,) = kernel(x, made, logits, outputs=[filled(n, 48)])
+        np.testing.assert_allclose(y, twin.add_weighted(x, made, logits), rtol=1e-5, atol=1e-6)
 
 
 def test_equal_scores_go_to_the_first_experts_and_nans_to_some() -> None:

@@ -116,6 +116,25 @@ CONFIGS: dict[str, dict[str, Any]] = {
             "original_max_position_embeddings": 80, "type": "yarn",
         },
     },
+    "qwen2_moe": {
+        **SMALL, "architectures": ["Qwen2MoeForCausalLM"], "model_type": "qwen2_moe",
+        "decoder_sparse_step": 2, "moe_intermediate_size": 40, "num_experts": 6,
+        "num_experts_per_tok": 3, "norm_topk_prob": False, "shared_expert_intermediate_size": 72,
+        "use_sliding_window": False, "sliding_window": 320, "max_window_layers": 3,
+        "router_aux_loss_coef": 0.001, "output_router_logits": False, "rope_theta": 1000000.0,
+    },
+    "olmoe": {
+        **SMALL, "architectures": ["OlmoeForCausalLM"], "model_type": "olmoe",
+        "attention_bias": False, "clip_qkv": None, "num_experts": 8, "num_experts_per_tok": 4,
+        "norm_topk_prob": False, "rms_norm_eps": 1e-5, "rope_scaling": None,
+        "router_aux_loss_coef": 0.01, "output_router_logits": False, "intermediate_size": 48,
+    },
+    "smollm3": {
+        **SMALL, "architectures": ["SmolLM3ForCausalLM"], "model_type": "smollm3",
+        "attention_bias": False, "mlp_bias": False, "no_rope_layers": [1, 0, 1],
+        "no_rope_layer_interval": 4, "use_sliding_window": False, "sliding_window": None,
+        "rope_scaling": None, "rope_theta": 2000000.0, "tie_word_embeddings": True,
+    },
     "phi3": {
         **SMALL, "architectures": ["Phi3ForCausalLM"], "model_type": "phi3",
         "attention_bias": False, "rms_norm_eps": 1e-5, "sliding_window": 150,

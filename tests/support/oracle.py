@@ -214,7 +214,10 @@ class Oracle:
         out = np.einsum("nei,ehi->neh", self._activated(gate) * up, down)
         found = experts.scale * np.einsum("ne,neh->nh", shares, out)
         if experts.shared_size:
-            found = found + self._dense(x, layer, "mlp.shared_experts")
+            shared = self._dense(x, layer, "mlp.shared_experts")
+            if experts.shared_gate:
+                shared /= 1 + np.exp(-self._linear(x, f"{layer}.mlp.shared_expert_gate"))
+            found = found + shared
         return np.asarray(found)
 
     def _dense(self, x: Array, layer: str, mlp: str = "mlp") -> Array:

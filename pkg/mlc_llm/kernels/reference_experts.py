@@ -37,6 +37,12 @@ def route(logits: Array, experts: Experts, bias: Array | None = None) -> tuple[A
     return ids.astype(np.int32), (experts.scale * shares).astype(np.float32)
 
 
+def add_weighted(x: Array, made: Array, logits: Array) -> Array:
+    """x plus `made` times the sigmoid of each row's logit."""
+    total: Array = x + made / (1 + np.exp(-logits.astype(np.float64)))
+    return total.astype(np.float32)
+
+
 def group_by_expert(ids: Array, experts: Experts) -> tuple[Array, Array]:
     """The order of the pairs, and the runs with the end of the last one."""
     pairs = ids.reshape(-1)

@@ -154,6 +154,8 @@ class Architecture(Struct, frozen=True, kw_only=True):
     sliding_rope_theta: float | None = None
     """Base of sliding layers, which are then not rescaled; None: all layers rotate alike."""
 
+    unrotated_layers: tuple[int, ...] = ()
+    """Layers whose queries and keys do not turn with their positions (NoPE)."""
     latent: Latent | None = None
     """Attention over latents; `head_dim` then is that of queries, and there is one KV head."""
 
@@ -180,8 +182,10 @@ class Architecture(Struct, frozen=True, kw_only=True):
 
     @property
     def rope_width(self) -> int:
-        """Columns of the whole rotary table, sliding layers' own included."""
-        return self.rope_dim * (1 if self.sliding_rope_theta is None else 2)
+        """Columns of the whole rotary table: that of all layers, that of sliding layers where they
+        have their own, then that of layers that do not turn."""
+        own, still = self.sliding_rope_theta is not None, bool(self.unrotated_layers)
+        return self.rope_dim * (1 + own + still)
 
     @property
     def kv_page(self) -> tuple[int, int, int]:

@@ -33,7 +33,7 @@ from mlc_llm.kernels.cpu.matmul import GATED, Epilogue
 from mlc_llm.kernels.cpu.norm import rms_norm, rms_norm_add, rms_norm_quantize
 from mlc_llm.kernels.cpu.quantize import quantize
 from mlc_llm.kernels.cpu.rope import Rotation, rope_append
-from mlc_llm.kernels.cpu.route import group_by_expert, route
+from mlc_llm.kernels.cpu.route import add_weighted, group_by_expert, route
 from mlc_llm.models.architecture import Architecture, Experts, Latent
 from mlc_llm.models.parameters import ROW_BLOCK, ParameterSpec, parameters
 from mlc_llm.quantization.scheme import CODES, GROUP_SIZE, Codes, Scheme, kv_elements, kv_storage
@@ -258,9 +258,14 @@ class _Builder:
 
     def _shared(self, x: Expr, floats: Rows, read: Rows, weights: Weights) -> Expr:
         """x plus the MLP that every row passes beside its experts."""
-        name = "mlp.shared_experts"
+        name, hidden = "mlp.shared_experts", self.arch.hidden_size
         epilogue = GATED[self.arch.activation]
         inner = self._gated(read, weights[f"{name}.gate_up_proj.weight"], epilogue)
+        if "mlp.shared_expert_gate.weight" in weights:
+            made = self._linear(inner, weights, f"{name}.down_proj", "store")
+            logits = self._linear(floats, weights, "mlp.shared_expert_gate", "store")
+            kernel = self._kernel("add_weighted", add_weighted, hidden)
+            return self._call(kernel, [x, made, logits], _floats(self.n, hidden))
         return self._linear(inner, weights, f"{name}.down_proj", "add", x)
 
     def _mixed(self, read: Rows, inputs: Inputs, layer: int, weights: Weights) -> Rows:
@@ -442,7 +447,7 @@ class _Builder:
         heads = (arch.num_attention_heads, arch.num_key_value_heads, arch.head_dim)
         sizes = (*heads, self.scheme.kv_dtype)
         index = tirx.IntImm("int64", layer)
-        rotation = self._rotation(slides)
+        rotation = self._rotation(layer)
         norms = [] if arch.qk_norm is None else ["self_attn.q_norm", "self_attn.k_norm"]
         tensors = [t for name in norms for t in weights[f"{name}.weight"].tensors]
         append = self._kernel(f"rope_append_{rotation.first}", rope_append, *sizes, rotation)
@@ -459,13 +464,16 @@ class _Builder:
         args = [q, inputs.pool, inputs.page_table, inputs.tiles, seen, index]
         return self._call(attend, args, _floats(self.n, arch.num_attention_heads * arch.head_dim))
 
-    def _rotation(self, slides: bool) -> Rotation:
+    def _rotation(self, layer: int) -> Rotation:
         arch = self.arch
-        own = slides and arch.sliding_rope_theta is not None
+        own = layer in arch.sliding_layers and arch.sliding_rope_theta is not None
+        first = arch.rope_dim if own else 0
+        if layer in arch.unrotated_layers:
+            first = arch.rope_width - arch.rope_dim
         return Rotation(
             arch.rope_dim,
             arch.rope_width,
-            arch.rope_dim if own else 0,
+            first,
             arch.attention_scale,
             arch.qk_norm,
             arch.rms_norm_eps,

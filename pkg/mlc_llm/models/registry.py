@@ -24,10 +24,13 @@ FAMILIES = {
     "mistral": "mistral",
     "mixtral": "mixtral",
     "olmo2": "olmo2",
+    "olmoe": "olmoe",
     "phi3": "phi3",
     "qwen2": "qwen2",
+    "qwen2_moe": "qwen2_moe",
     "qwen3": "qwen3",
     "qwen3_moe": "qwen3_moe",
+    "smollm3": "smollm3",
     "stablelm": "stablelm",
 }
 """The module in `models.families` whose `FAMILY` reads models of a type."""

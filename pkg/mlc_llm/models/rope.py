@@ -17,7 +17,8 @@ Floats = NDArray[np.float64]
 
 def rope_table(arch: Architecture, num_positions: int) -> NDArray[np.float32]:
     """float32[num_positions, rope_width]: R/2 cosines, then R/2 sines, of every position, with R
-    `rope_dim`; then the same with the base of sliding layers, where they have their own.
+    `rope_dim`; then the same with the base of sliding layers, where they have their own; then the
+    same for layers that do not turn, where there are any.
 
     A model of learned positions has a table that never turns.
     """
@@ -27,6 +28,8 @@ def rope_table(arch: Architecture, num_positions: int) -> NDArray[np.float32]:
     tables = [magnitude * _turns(frequencies(arch), num_positions)]
     if arch.sliding_rope_theta is not None:
         tables.append(_turns(_plain(arch, arch.sliding_rope_theta), num_positions))
+    if arch.unrotated_layers:
+        tables.append(_turns(np.zeros(arch.rope_dim // 2), num_positions))
     return np.concatenate(tables, axis=1).astype(np.float32)
 
 

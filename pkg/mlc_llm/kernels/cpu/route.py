@@ -18,6 +18,7 @@ from mlc_llm.kernels.cpu.vector import (
     arg,
     const,
     exp,
+    fma,
     for_each_row,
     intrinsic,
     prim_func,
@@ -63,6 +64,30 @@ def route(level: Level, experts: Experts) -> PrimFunc:
             with T.serial(T.int64(wanted)) as k:
                 share = shares[r, k] / divisor * T.float32(experts.scale)
                 T.buffer_store(shares, share, [r, k])
+
+        for_each_row(n, row)
+
+    return prim_func(emit)
+
+
+def add_weighted(level: Level, hidden: int) -> PrimFunc:
+    """(x f32[n, hidden], made f32[n, hidden], logits f32[n, 1], y f32[n, hidden]): y is x plus what
+    was made times the sigmoid of its row's logit. `hidden` is a multiple of 16."""
+
+    def emit() -> None:
+        n = symbol("n")
+        x = arg("x", (n, hidden), "float32")
+        made = arg("made", (n, hidden), "float32")
+        logits = arg("logits", (n, 1), "float32")
+        y = arg("y", (n, hidden), "float32")
+
+        def row(r: Expr) -> None:
+            power = exp(level, splat(T.float32(0) - logits[r, 0], LANES), LANES)
+            weight = T.bind(const(1.0, LANES) / (const(1.0, LANES) + power))
+            with T.serial(T.int64(hidden // LANES)) as i:
+                columns = span(i * LANES, LANES)
+                total = fma(level, made[r, columns], weight, x[r, columns], LANES)
+                T.buffer_store(y, total, [r, columns])
 
         for_each_row(n, row)
 

@@ -19,6 +19,8 @@ class Qwen3MoeConfig(Qwen3Config, frozen=True, kw_only=True):
     """`intermediate_size` is that of the layers without experts."""
 
     num_experts: Heads = 128
+    num_local_experts: Heads | None = None
+    """What newer files call it."""
     num_experts_per_tok: Heads = 8
     moe_intermediate_size: Size = 768
     norm_topk_prob: bool = False
@@ -33,7 +35,7 @@ def architecture(values: dict[str, Any], path: Path) -> Architecture:
     step, dense = config.decoder_sparse_step, set(config.mlp_only_layers or ())
     count = config.num_hidden_layers
     experts = Experts(
-        count=config.num_experts,
+        count=config.num_local_experts or config.num_experts,
         per_token=config.num_experts_per_tok,
         intermediate_size=config.moe_intermediate_size,
         layers=tuple(i for i in range(count) if (i + 1) % step == 0 and i not in dense),

@@ -45,11 +45,11 @@ def converted(source: Path, output: Path, quantization: str, threads: int = 2) -
     write_tokenizer(output)
 
 
-@pytest.mark.parametrize("name", ["mixtral", "qwen3_moe", "deepseek_v3"])
+@pytest.mark.parametrize("name", ["mixtral", "qwen2_moe", "deepseek_v3", "bert"])
 @pytest.mark.parametrize(
     "quantization", ["q0f16", "q3f16_1", "q4f16_0", "q4f16_1", "e4m3_e4m3_f16"]
 )
-def test_experts_lie_in_one_tensor_and_arrive_again(
+def test_what_lies_otherwise_with_mlc_arrives_again(
     quantization: str, name: str, tmp_path: Path
 ) -> None:
     recorded = load(FIXTURES / f"{name}.npz")
