@@ -199,4 +199,4 @@ class _Writer:
         return [f"calls: call ({between} call){{0,{MAX_CALLS - 1}}} {last}"]
 
     def _literal(self, text: str) -> str:
-        return literal(text, self._added)
+        return literal(text, self._added, self._form.shape.after_token)

@@ -51,6 +51,7 @@ LLAMA3_JSON = ToolFormat(
     Form(
         {
             "<|python_tag|>": json_calls.tagged("<|python_tag|>", ""),
+            "<|python_start|>": json_calls.tagged("<|python_start|>", "<|python_end|>"),
             named_calls.FUNCTION: named_calls.llama_function,
         },
         line_starts="{",
@@ -59,7 +60,7 @@ LLAMA3_JSON = ToolFormat(
     CallShape('{"name": "', '", "parameters": ', "}", between="; "),
     (('"parameters": dictionary',), ("python_tag", '"parameters": '), ("<|eom_id|>",)),
 )
-"""Llama 3.1, 3.2 and 3.3."""
+"""Llama 3.1 to 4."""
 
 PYTHONIC = ToolFormat(
     "pythonic",
@@ -69,14 +70,14 @@ PYTHONIC = ToolFormat(
         bare=python_calls.bare,
     ),
     CallShape("", "(**", ")", first="[", between=", ", last="]"),
-    (("func_name1(",), ("<|python_start|>",)),
+    (("func_name1(",), ("[func(", "python_start")),
 )
-"""Llama 3.2 and 4, where the template asks for a list of calls in Python's notation."""
+"""Llama 3.2 and 4, where the prompt asks for a list of calls in Python's notation."""
 
 MISTRAL = ToolFormat(
     "mistral",
     Form({named_calls.TOOL_CALLS: named_calls.mistral}),
-    CallShape('{"name": "', '", "arguments": ', "}", "[TOOL_CALLS][", ", ", "]"),
+    CallShape('{"name": "', '", "arguments": ', "}", "[TOOL_CALLS][", ", ", "]", after_token=" "),
     (("[TOOL_CALLS]",),),
 )
 """Mistral, with a list of objects."""
@@ -84,7 +85,7 @@ MISTRAL = ToolFormat(
 MISTRAL_ARGS = ToolFormat(
     "mistral_args",
     MISTRAL.reader,
-    CallShape("[TOOL_CALLS]", "[ARGS]", between=""),
+    CallShape("[TOOL_CALLS]", "[ARGS]", between="", after_token=" "),
     (("[TOOL_CALLS]", "[ARGS]"),),
 )
 """Mistral since 2025, with the name before the arguments."""

@@ -10,8 +10,8 @@ _META = re.compile(r"[\\.+*?()|\[\]{}^$#&\-~/]")
 ANY = "(?s:.*)"
 
 
-def literal(text: str, added_tokens: Mapping[str, int]) -> str:
-    """An expression for exactly this text.
+def literal(text: str, added_tokens: Mapping[str, int], after_token: str = "") -> str:
+    """An expression for exactly this text; `after_token` may stand after each added token in it.
 
     Tokens that were added to the vocabulary (special ones and others) never match text in a
     grammar, and where such a name is due the tokenizer writes that token: it is asked for by id.
@@ -20,8 +20,9 @@ def literal(text: str, added_tokens: Mapping[str, int]) -> str:
     if not present:
         return json.dumps(text, ensure_ascii=False) if text else ""
     parts = re.split("(" + "|".join(re.escape(name) for name in reversed(present)) + ")", text)
+    more = f' "{after_token}"?' if after_token else ""
     return " ".join(
-        f"<[{added_tokens[part]}]>"
+        f"<[{added_tokens[part]}]>{more}"
         if part in added_tokens
         else json.dumps(part, ensure_ascii=False)
         for part in parts

@@ -21,6 +21,8 @@ class CallShape(Struct, frozen=True):
     first: str = ""
     between: str = "\n"
     last: str = ""
+    after_token: str = ""
+    """What models may write after a marker that is one token: SentencePiece has a blank there."""
 
     def opening(self) -> str:
         """The text at which a reader knows that calls begin; "" when the name comes first."""

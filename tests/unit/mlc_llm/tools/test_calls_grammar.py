@@ -121,6 +121,20 @@ def test_markers_that_are_tokens_of_the_vocabulary_are_asked_for_by_their_ids(wa
     assert text.startswith("<|im_end|>\n{")  # what token 2 is called in this vocabulary
 
 
+@pytest.mark.parametrize("name", ["mistral", "mistral_args"])
+def test_a_blank_may_follow_a_marker_where_tokenizers_put_one(name, walker):
+    form = TOOL_FORMATS[name]
+    added = {"[TOOL_CALLS]": 2}
+    grammar = grammar_of(form, TOOLS, required=True, parallel=False, added_tokens=added)
+    texts = [text for seed in range(40) if (text := walker.walk(grammar, seed)) is not None]
+    texts = [text.replace("<|im_end|>", "[TOOL_CALLS]") for text in texts]  # token 2's name here
+    assert {text[len("[TOOL_CALLS]")] == " " for text in texts} == {False, True}
+    for text in texts:
+        events = read(open_reader(TOOLS, form), [text])
+        assert len(calls_of(events)) == 1
+        assert text_of(events) == ""
+
+
 def test_a_schema_that_cannot_be_enforced_is_refused_with_the_name_of_the_tool(walker):
     tools = [*TOOLS, Tool("odd", {"type": "object", "not": {"required": ["x"]}})]
     grammar = grammar_of(HERMES, tools, required=True, parallel=True, added_tokens={})

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from mlc_llm.errors import BadConfig
 from mlc_llm.tools.formats import (
     THINK,
+    THOUGHT_FORMATS,
     TOOL_FORMATS,
     detect_thoughts,
     detect_tools,
@@ -52,6 +55,7 @@ def test_templates_that_people_have_are_recognised(name, form, place, thoughts):
         ),
         ("<｜tool▁call▁begin｜>' + name + '<｜tool▁sep｜>' + arguments", "deepseek_v31"),
         ("{% if tools %}```tool_code", "gemma"),
+        ('\'<|python_start|>\' {"name": "\' + name \'"parameters": dictionary of', "llama3_json"),
     ],
 )
 def test_a_template_is_recognised_by_what_it_teaches(template, form):
@@ -73,3 +77,8 @@ def test_formats_are_found_by_name_and_other_names_are_answered_with_the_list():
     assert thoughts_by_name("none") is None
     with pytest.raises(BadConfig, match=r"think.*none"):
         thoughts_by_name("deep")
+
+
+def test_every_format_has_its_row_in_the_documentation():
+    text = (Path(__file__).resolve().parents[4] / "docs/tools.md").read_text()
+    assert all(f"\n| `{name}` |" in text for name in [*TOOL_FORMATS, *THOUGHT_FORMATS])
