@@ -139,6 +139,8 @@ class Scratch(NamedTuple):
     """Queries in bytes, where they are multiplied so; then `factors` has the digits of weights."""
     units: Var
     """What sums of V that are whole numbers are multiplied by."""
+    ahead: Var
+    """[K or V][page of the chunk]: where in the layer lies what memory is asked for meanwhile."""
 
 
 class Work(NamedTuple):
@@ -275,6 +277,7 @@ def _attend_tile(
             page0 = T.bind((chunk + skipped) * CHUNK_PAGES)
             count = T.bind(T.min(num_pages - page0, T.int64(CHUNK_PAGES)))
             here = Here(head, page0, count)
+            _look_ahead(fmt, shape, args, work, scratch, here)
             steps = T.bind(T.floordiv(count + (block.pages - 1), block.pages))
             with T.serial(steps) as step:
                 _score_pages(fmt, shape, block, args, work, scratch, here, step)
@@ -314,6 +317,7 @@ def _scratch(fmt: KvFormat, shape: Shape, block: Block) -> Scratch:
         vectors(all_queries * shape.padded // LANES),
         queries(all_queries, shape.padded) if fmt.counts else None,
         vectors(block.queries) if fmt.counts else fades,
+        T.alloc_buffer((2 * CHUNK_PAGES,), "int64", scope="global"),
     )
 
 
@@ -349,29 +353,43 @@ def _page(args: Arguments, work: Work, index: Expr) -> Expr:
     return T.bind(T.Cast("int64", args.table[work.seq, T.min(index, work.num_pages - 1)]))
 
 
-def _ahead(
-    fmt: KvFormat, shape: Shape, args: Arguments, work: Work, here: Here, index: Expr, side: int
-) -> list[Expr]:
-    """What to ask memory for while the index-th page of a chunk is computed: page, head and side.
+def _look_ahead(
+    fmt: KvFormat, shape: Shape, args: Arguments, work: Work, scratch: Scratch, here: Here
+) -> None:
+    """Fill `scratch.ahead`: what to ask memory for while each page of a chunk is computed.
 
     Where lines are multiplied faster than memory brings them, they are asked for in the order of
     use: K, V, then K of the next head or chunk. What was asked for long before has left the fastest
     cache again. Slower formats lose by this: the pages of the next chunk are the better choice.
+
+    All of it is known but for the chunk and the head: LLVM takes tens of seconds to think through
+    addresses that are chosen and bounded in the loops that use them.
     """
-    kv_head = work.first_head + here.nth
+    size = fmt.elements(shape.head_dim)
+    own = T.bind(work.first_head + here.nth)
+
+    def put_place(side: int, p: int, page: Expr, head: Expr, of_side: int) -> None:
+        found = _page(args, work, page)
+        place = ((found * shape.kv_heads + head) * 2 + of_side) * size
+        T.buffer_store(scratch.ahead, place, [side * CHUNK_PAGES + p])
+
     if not (fmt.dots or fmt.counts):
-        return [_page(args, work, here.page0 + index + PREFETCH_PAGES), kv_head, T.int64(side)]
-    distance = AHEAD_BYTES // (PAGE_SIZE * shape.padded * kv_width(fmt.kv_dtype))
-    index = T.bind(index + max(1, min(distance, PREFETCH_PAGES)))
-    inside = T.bind(index < here.count)
-    of_side = T.bind(T.Select(inside, T.int64(side), T.int64(1 - side)))
-    if side == 0:
-        page = _page(args, work, here.page0 + T.Select(inside, index, index - here.count))
-        return [page, kv_head, of_side]
+        for p in range(CHUNK_PAGES):
+            for side in range(2):
+                put_place(side, p, here.page0 + (p + PREFETCH_PAGES), own, side)
+        return
     last = T.bind(here.nth + 1 == work.heads)
-    nth = T.Select(inside, here.nth, T.Select(last, T.int64(0), here.nth + 1))
-    page0 = here.page0 - T.Select(inside, T.int64(0), T.Select(last, T.int64(0), here.count))
-    return [_page(args, work, page0 + index), T.bind(work.first_head + nth), of_side]
+    next_head = T.bind(work.first_head + T.Select(last, T.int64(0), here.nth + 1))
+    next_page0 = T.bind(here.page0 + T.Select(last, T.int64(CHUNK_PAGES), T.int64(0)))
+    distance = AHEAD_BYTES // (PAGE_SIZE * shape.padded * kv_width(fmt.kv_dtype))
+    distance = max(1, min(distance, PREFETCH_PAGES))
+    for p in range(CHUNK_PAGES):
+        later, index = divmod(p + distance, CHUNK_PAGES)
+        put_place(0, p, here.page0 + index, own, later)
+        if later:
+            put_place(1, p, next_page0 + index, next_head, 0)
+        else:
+            put_place(1, p, here.page0 + index, own, 1)
 
 
 def _score_pages(
@@ -388,7 +406,7 @@ def _score_pages(
     first = T.bind(step * block.pages)
     pages = [_page(args, work, here.page0 + first + u) for u in range(block.pages)]
     kv_head = T.bind(work.first_head + here.nth)
-    ahead = [_ahead(fmt, shape, args, work, here, first + u, 0) for u in range(block.pages)]
+    ahead = [T.bind(scratch.ahead[first + u]) for u in range(block.pages)]
     head = T.bind(kv_head * shape.group + work.part * block.heads)
     own = scratch.queries
     of_task = T.bind(here.nth * block.queries)
@@ -398,14 +416,14 @@ def _score_pages(
         for page_sum in query:
             put(page_sum, start, LANES)
     if fmt.scaled:
-        for page, *_ in ahead:
-            for side in range(2):
-                at = fmt.scale_place(0, shape.padded)
-                prefetch(args.pool, args.layer, page, kv_head, side, at)
+        for place in ahead:
+            at = place + fmt.scale_place(0, shape.padded)
+            prefetch(args.pool, args.layer, 0, 0, 0, at)
+            prefetch(args.pool, args.layer, 0, 0, 1, at)
     with T.serial(T.int64(shape.padded // fmt.pack // fmt.per_line)) as line:
         at = line * (fmt.per_line * fmt.pack * LANES)
         for place in ahead:
-            prefetch(args.pool, args.layer, *place, at)
+            prefetch(args.pool, args.layer, 0, 0, 0, place + at)
         for i in range(fmt.per_line):
             d = T.bind(line * fmt.per_line + i)
             stored = [args.pool[args.layer, page, kv_head, 0, fmt.at(d)] for page in pages]
@@ -531,12 +549,12 @@ def _add_values(
         for v, value_sum in enumerate(query):
             put(value_sum, iconst(0, LANES) if fmt.counts else faded(j, v), LANES)
 
-    def add(p: Expr, page: Expr, ahead: list[Expr], group: Expr, whole: bool) -> None:
+    def add(p: Expr, page: Expr, ahead: Expr, group: Expr, whole: bool) -> None:
         """Tokens group * pack, ... of a page, or of them only the first."""
         row = T.bind(group * vectors + first)
         for v in range(0, block.vectors, fmt.per_line):
             at = (row + v) * (fmt.pack * LANES)
-            prefetch(args.pool, args.layer, *ahead, at)
+            prefetch(args.pool, args.layer, 0, 0, 0, ahead + at)
         stored = [
             args.pool[args.layer, page, kv_head, 1, fmt.at(row + v)] for v in range(block.vectors)
         ]
@@ -549,7 +567,7 @@ def _add_values(
 
     with T.serial(here.count) as p:
         page = _page(args, work, here.page0 + p)
-        ahead = _ahead(fmt, shape, args, work, here, p, 1)
+        ahead = T.bind(scratch.ahead[p + CHUNK_PAGES])
         left = work.end - (here.page0 + p) * PAGE_SIZE
         tokens = T.bind(T.min(left, T.int64(PAGE_SIZE)))
         # What a slot without a token holds may not be a number, unless it is bytes.
