@@ -13,6 +13,7 @@ import jinja2
 from mlc_llm.conversation_template.budget import OutOfBudget
 from mlc_llm.conversation_template.prompt import (
     DEFAULT_OPTIONS,
+    DoesNotFit,
     Piece,
     RenderOptions,
     Turn,
@@ -114,13 +115,13 @@ class _Source:
             return self._render({**variables, "messages": messages, "tools": shown})
         except TemplateRefused as error:
             reason = f"The model's chat template refuses the messages: {error}"
-            raise BadRequest(reason, param="messages") from error
+            raise DoesNotFit(reason, param="messages") from error
         except OutOfBudget as error:
             reason = "The model's chat template takes too long or grows too large on the messages."
             raise BadRequest(reason, param="messages") from error
         except Exception as error:  # a template may raise anything Python's expressions can
             reason = f"The model's chat template fails on the messages: {error}."
-            raise BadRequest(reason, param="messages") from error
+            raise DoesNotFit(reason, param="messages") from error
 
     def _message(self, turn: Turn, as_text: bool) -> dict[str, Any]:
         message = message_of(turn, as_text=as_text)

@@ -13,6 +13,10 @@ Piece = str | int
 """A part of a prompt: text to be tokenized without special tokens added, or one token id."""
 
 
+class DoesNotFit(BadRequest):
+    """A template has no form for these turns; for others that say the same it may have one."""
+
+
 class TurnCall(Struct, frozen=True):
     """A tool call in the history."""
 

@@ -10,7 +10,13 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from mlc_llm.conversation_template.prompt import ChatTemplate, Piece, RenderOptions, Turn
+from mlc_llm.conversation_template.prompt import (
+    ChatTemplate,
+    DoesNotFit,
+    Piece,
+    RenderOptions,
+    Turn,
+)
 from mlc_llm.errors import BadRequest
 from mlc_llm.protocol.requests import ChatCompletionRequest
 from mlc_llm.serve.request.fields import render_options
@@ -32,7 +38,58 @@ def render(
         turns = plain_history(turns, ())
     if uses is not None:
         options = replace(options, tools=uses.shown)
-    return template.render(turns, options)
+    try:
+        return template.render(turns, options)
+    except DoesNotFit:
+        if not has_calls:
+            raise
+        return _render_otherwise(turns, template, options)
+
+
+def _render_otherwise(
+    turns: Sequence[Turn], template: ChatTemplate, options: RenderOptions
+) -> list[Piece]:
+    """Some templates want a text in every message, some only one call in each."""
+    turns = [replace(turn, content=turn.content or "") for turn in turns]
+    try:
+        return template.render(turns, options)
+    except DoesNotFit:
+        if all(len(turn.tool_calls) < 2 for turn in turns):
+            raise
+        return template.render(one_by_one(turns), options)
+
+
+def one_by_one(turns: Sequence[Turn]) -> list[Turn]:
+    """Calls that were made together as if each had been made after the result of the one before."""
+    found: list[Turn] = []
+    results: list[Turn] = []
+    for turn in reversed(turns):
+        if turn.role == "tool":
+            results.insert(0, turn)
+            continue
+        if len(turn.tool_calls) > 1:
+            pairs = zip(turn.tool_calls, _in_order(turn, results), strict=False)
+            split = [
+                step
+                for index, (call, result) in enumerate(pairs)
+                for step in (_one_call(turn, index), replace(result, tool_call_id=call.id))
+            ]
+            found = [*split, *found]
+        else:
+            found = [turn, *results, *found]
+        results = []
+    return [*results, *found]
+
+
+def _one_call(turn: Turn, index: int) -> Turn:
+    content = turn.content if index == 0 else ""
+    return replace(turn, content=content, tool_calls=(turn.tool_calls[index],))
+
+
+def _in_order(turn: Turn, results: Sequence[Turn]) -> list[Turn]:
+    """The results in the order of the calls."""
+    order = {call.id: index for index, call in enumerate(turn.tool_calls)}
+    return sorted(results, key=lambda result: order.get(result.tool_call_id, len(order)))
 
 
 def _render_told(

@@ -10,10 +10,10 @@ import pytest
 from mlc_llm.conversation_template.jinja import JinjaTemplate, short_id
 from mlc_llm.conversation_template.mlc import MlcTemplate
 from mlc_llm.conversation_template.plain import PlainTemplate
-from mlc_llm.conversation_template.prompt import ChatTemplate
+from mlc_llm.conversation_template.prompt import ChatTemplate, Turn, TurnCall
 from mlc_llm.errors import BadRequest
 from mlc_llm.protocol.requests import ChatCompletionRequest, from_arguments
-from mlc_llm.serve.request.rendering import render
+from mlc_llm.serve.request.rendering import one_by_one, render
 from mlc_llm.serve.request.tools import tool_use
 from support.shared import shared_path
 
@@ -97,6 +97,51 @@ def test_calls_and_results_are_plain_messages_for_templates_that_know_none() -> 
     text = prompt(jinja(MESSAGES), USER, CALL, RESULT, tools=None)
     assert '[assistant]<tool_call>\n{"name": "weather", "arguments": {"city": "Paris"}}' in text
     assert text.endswith("[user]<tool_response>\nrain\n</tool_response>")
+
+
+KNOWN = [
+    "HuggingFaceTB-SmolLM3-3B",
+    "Qwen-Qwen2.5-7B-Instruct",
+    "Qwen-Qwen3-0.6B",
+    "google-gemma-2-2b-it",
+    "meta-llama-Llama-3.1-8B-Instruct",
+    "microsoft-Phi-3.5-mini-instruct",
+    "mistralai-Mistral-Nemo-Instruct-2407",
+]
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_every_published_template_takes_what_clients_of_openai_send(name: str) -> None:
+    """Several calls at once, no text beside them, results in any order, and going on."""
+    source = shared_path(f"data/chat_templates/dev/{name}.jinja").read_text()
+    template = JinjaTemplate(source, {"bos_token": "<s>", "eos_token": "</s>"})
+    calls = [{**CALL["tool_calls"][0], "id": f"call_{i}"} for i in range(2)]  # type: ignore[index]
+    asked = {**CALL, "tool_calls": calls}
+    results = [{**RESULT, "tool_call_id": f"call_{i}", "content": f"rain{i}"} for i in (1, 0)]
+    text = prompt(template, USER, asked, *results, {"role": "assistant", "content": "Wet."}, USER)
+    assert text.count('"Paris"') == 2
+    assert "None" not in text
+    assert "rain0" in text
+    assert text.index("rain1") < text.index("Wet.")
+
+
+def test_calls_made_together_may_be_told_one_by_one() -> None:
+    calls = tuple(TurnCall("f", {}, i) for i in "ab")
+    both = Turn(role="assistant", content="Hm.", tool_calls=calls)
+    b, a = (Turn(role="tool", content=i * 2, tool_call_id=i) for i in "ba")
+    one = Turn(role="assistant", content="", tool_calls=calls[:1])
+    user = Turn(role="user", content="Hi")
+    found = one_by_one([user, both, b, a, user, one, a])
+    assert [(t.role, t.content, len(t.tool_calls)) for t in found] == [
+        ("user", "Hi", 0),
+        ("assistant", "Hm.", 1),
+        ("tool", "aa", 0),
+        ("assistant", "", 1),
+        ("tool", "bb", 0),
+        ("user", "Hi", 0),
+        ("assistant", "", 1),
+        ("tool", "aa", 0),
+    ]
 
 
 def test_arguments_are_objects_or_text_as_the_template_wants_them() -> None:
