@@ -1,6 +1,6 @@
 """Write a Hugging Face folder with the shape of a real model and random weights.
 
-    python tests/bench/random_model.py OUT {llama-160m,llama-1b,qwen3-0.6b}
+    python tests/bench/random_model.py OUT {llama-160m,llama-1b,qwen3-0.6b,gemma-3-1b}
 
 Speed does not depend on the values of weights, and a model of the wrong size says nothing about the
 right one. The tokenizer is a byte-level BPE with an entry for every id, so that every engine can
@@ -54,9 +54,22 @@ class Size:
 SIZES = {
     "llama-160m": Size("llama", 12, 768, 12, 12, 64, 2048, 32000, False, 1e4, 1e-6),
     "llama-1b": Size("llama", 16, 2048, 32, 8, 64, 8192, 128256, True, 5e5, 1e-5),
+    "gemma-3-1b": Size("gemma3_text", 26, 1152, 4, 1, 256, 6912, 262144, True, 1e6, 1e-6),
     "qwen3-0.6b": Size("qwen3", 28, 1024, 16, 8, 128, 3072, 151936, True, 1e6, 1e-6),
 }
-"""The shapes of JackFram/llama-160m, Llama-3.2-1B and Qwen3-0.6B."""
+"""The shapes of JackFram/llama-160m, Llama-3.2-1B, Gemma-3-1B and Qwen3-0.6B."""
+
+GEMMA_3 = {
+    "attn_logit_softcapping": None,
+    "final_logit_softcapping": None,
+    "hidden_activation": "gelu_pytorch_tanh",
+    "max_position_embeddings": 32768,
+    "query_pre_attn_scalar": 256,
+    "rope_local_base_freq": 10000,
+    "sliding_window": 512,
+    "sliding_window_pattern": 6,
+}
+"""What its config.json has beside the sizes."""
 
 
 def tensor_shapes(size: Size) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -76,7 +89,7 @@ def _layer(size: Size) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield "self_attn.k_proj", (keys, size.hidden)
     yield "self_attn.v_proj", (keys, size.hidden)
     yield "self_attn.o_proj", (size.hidden, queries)
-    if size.family == "qwen3":
+    if size.family in ("qwen3", "gemma3_text"):
         yield "self_attn.q_norm", (size.head_dim,)
         yield "self_attn.k_norm", (size.head_dim,)
     yield "mlp.gate_proj", (size.inter, size.hidden)
@@ -84,6 +97,9 @@ def _layer(size: Size) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield "mlp.down_proj", (size.hidden, size.inter)
     yield "input_layernorm", (size.hidden,)
     yield "post_attention_layernorm", (size.hidden,)
+    if size.family == "gemma3_text":
+        yield "pre_feedforward_layernorm", (size.hidden,)
+        yield "post_feedforward_layernorm", (size.hidden,)
 
 
 def write_weights(path: Path, size: Size) -> None:
@@ -147,8 +163,12 @@ def padded(document: dict[str, Any], vocab_size: int) -> dict[str, Any]:
 
 def config(size: Size) -> dict[str, Any]:
     """config.json as transformers writes it."""
-    name = {"llama": "LlamaForCausalLM", "qwen3": "Qwen3ForCausalLM"}[size.family]
-    return {
+    name = {
+        "llama": "LlamaForCausalLM",
+        "qwen3": "Qwen3ForCausalLM",
+        "gemma3_text": "Gemma3ForCausalLM",
+    }[size.family]
+    found = {
         "architectures": [name],
         "model_type": size.family,
         "attention_bias": False,
@@ -172,6 +192,7 @@ def config(size: Size) -> dict[str, Any]:
         "use_cache": True,
         "vocab_size": size.vocab,
     }
+    return found | GEMMA_3 if size.family == "gemma3_text" else found
 
 
 def tokenizer_config() -> dict[str, Any]:

@@ -15,7 +15,8 @@ from mlc_llm.compiler.inspect_library import library_metadata
 from mlc_llm.errors import BadModel
 from mlc_llm.models.document import read_json
 from mlc_llm.models.mlc import ChatConfig, positive
-from mlc_llm.quantization.scheme import kv_storage, scheme_by_name
+from mlc_llm.quantization.scheme import scheme_by_name
+from mlc_llm.serve.sizing import PAGE_SIZE, kv_bytes_per_page
 
 TOKENS = 4096
 """Tokens of context that the memory is told for, as MLC LLM tells it."""
@@ -51,10 +52,9 @@ def document(metadata: Metadata) -> str:
 
 def memory(metadata: Metadata, tokens: int) -> str:
     """What weights and a context of `tokens` take."""
-    arch, scheme = metadata.architecture, scheme_by_name(metadata.quantization)
+    scheme = scheme_by_name(metadata.quantization, metadata.kv_cache_dtype)
     weights = sum(math.prod(spec.shape) * np.dtype(spec.dtype).itemsize for spec in metadata.params)
-    item = np.dtype(kv_storage(scheme.kv_dtype)).itemsize
-    token = 2 * arch.num_hidden_layers * arch.num_key_value_heads * arch.head_dim * item
+    token = kv_bytes_per_page(metadata.architecture, scheme) / PAGE_SIZE
     return (
         f"weights: {weights / 1e6:.1f} MB\n"
         f"KV cache: {token / 1e6:.4f} MB per token ({scheme.kv_dtype})\n"
