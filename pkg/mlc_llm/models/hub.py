@@ -62,23 +62,39 @@ def download(repository: str, target: Path, *, again: bool = False) -> Path:
 
     Raises `BadModel` that names the repository, `BadConfig` when the folder cannot be written.
     """
-    part = target.with_name(f".{target.name}.part")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(target.with_name(f".{target.name}.lock")):
-            if target.exists() and not again:
-                return target  # another process was faster
-            _fetch(repository, part, target)
+    with _making(target, again) as part:
+        if part is not None:
+            _fetch(repository, part, target, None)
             shutil.rmtree(part / ".cache", ignore_errors=True)
             if target.exists():
                 shutil.rmtree(target)
             part.rename(target)
+    return target
+
+
+def download_file(repository: str, target: Path, *, again: bool = False) -> Path:
+    """Make `target` the file of its name in a repository; raises what `download` raises."""
+    with _making(target, again) as part:
+        if part is not None:
+            _fetch(repository, part, target, target.name)
+            (part / target.name).replace(target)
+            shutil.rmtree(part, ignore_errors=True)
+    return target
+
+
+@contextmanager
+def _making(target: Path, again: bool) -> Iterator[Path | None]:
+    """Where to put what `target` is made of; None when it is there already."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(target.with_name(f".{target.name}.lock")):
+            is_there = target.exists() and not again  # another process may have been faster
+            yield None if is_there else target.with_name(f".{target.name}.part")
     except OSError as error:
         raise BadConfig(
             f"{target}: cannot be written ({error.strerror or error}); "
             "set MLC_LLM_HOME to a folder with room"
         ) from None
-    return target
 
 
 def chosen_files(names: Iterable[str]) -> list[str]:
@@ -95,7 +111,8 @@ def _matching(names: Iterable[str], patterns: Iterable[str]) -> list[str]:
     return [name for name in names if any(fnmatch.fnmatchcase(name, p) for p in patterns)]
 
 
-def _fetch(repository: str, part: Path, target: Path) -> None:
+def _fetch(repository: str, part: Path, target: Path, only: str | None) -> None:
+    """Download the files of a model, or `only` the one of that name, into `part`."""
     try:
         hub: Any = import_module("huggingface_hub")
     except ImportError:
@@ -104,8 +121,9 @@ def _fetch(repository: str, part: Path, target: Path) -> None:
     try:
         info = hub.HfApi(endpoint=endpoint).model_info(repository)
         names = [sibling.rfilename for sibling in info.siblings or []]
-        if not (files := chosen_files(names)):
-            raise BadModel(_no_weights(repository, names))
+        files = chosen_files(names) if only is None else [n for n in names if n == only]
+        if not files:
+            raise BadModel(_no_weights(repository, names, only))
         hub.snapshot_download(
             repository,
             revision=info.sha,
@@ -124,10 +142,12 @@ def _fetch(repository: str, part: Path, target: Path) -> None:
         raise BadModel(f"{repository}: {missing[0]} did not arrive; try again")
 
 
-def _no_weights(repository: str, names: Iterable[str]) -> str:
+def _no_weights(repository: str, names: Iterable[str], only: str | None) -> str:
     if ggufs := [name for name in names if name.endswith(".gguf")]:
-        some = ", ".join(ggufs[:8])
-        return f"{repository}: has GGUF files; download one and name the file ({some})"
+        some = ", ".join(ggufs[:20])
+        return f"{repository}: has GGUF files; name one of them, as in HF://{repository}/{some}"
+    if only is not None:
+        return f"{repository}: has no {only}"
     return f"{repository}: has no safetensors, pytorch_model.bin or MLC weights"
 
 

@@ -57,6 +57,8 @@ def _packaged_model() -> Path:
 def _hub_model(model: str, name: str) -> Path:
     """From the caches, or downloaded into the last of them where the policy allows it."""
     parts = name.split("/")
+    if len(parts) == 3 and name.endswith(GGUF_SUFFIX):
+        return unpack(_hub_file(model, *parts))
     if len(parts) != 2 or not all(_HUB_PART.fullmatch(part) for part in parts):
         raise BadModel(f"{model!r} must name a user and a repository, as in HF://user/repo")
     chosen = hub.policy(os.environ)
@@ -64,12 +66,30 @@ def _hub_model(model: str, name: str) -> Path:
     own = places[-1]
     if chosen == "REDO":
         return hub.download(name, own, again=True)
-    if chosen == "ON" and not any(is_model_folder(place) for place in places):
+    if chosen == "ON" and not any(is_model_folder(place) or _ggufs(place) for place in places):
         return hub.download(name, own)
     return _first_model(
         places,
         f"{model!r} is not on this machine and {hub.POLICY_VARIABLE}={chosen} forbids to download",
     )
+
+
+def _hub_file(model: str, user: str, repository: str, file: str) -> Path:
+    """A GGUF file of a repository, downloaded where the policy allows it."""
+    if not all(_HUB_PART.fullmatch(part) for part in (user, repository, file)):
+        raise BadModel(f"{model!r} must name a file of a repository, as in HF://user/repo/x.gguf")
+    chosen = hub.policy(os.environ)
+    places = [folder / file for folder in _caches(Path(user, repository))]
+    found = next((place for place in places if place.is_file()), None)
+    if chosen == "REDO" or (chosen == "ON" and found is None):
+        return hub.download_file(f"{user}/{repository}", places[-1], again=True)
+    if found is None:
+        listed = ", ".join(map(str, places))
+        raise BadModel(
+            f"{model!r} is not on this machine and {hub.POLICY_VARIABLE}={chosen} forbids to "
+            f"download (looked for: {listed})"
+        )
+    return found
 
 
 def _places(path: Path) -> list[Path]:
@@ -83,9 +103,13 @@ def _caches(repository: Path) -> list[Path]:
     return [base / "hf" / repository for base in (*readonly_weight_caches(), model_weights())]
 
 
+def _ggufs(folder: Path) -> list[Path]:
+    return sorted(folder.glob(f"*{GGUF_SUFFIX}")) if folder.is_dir() else []
+
+
 def _only_gguf(folder: Path) -> Path | None:
     """The GGUF file of a folder; raises `BadModel` when there are several to choose from."""
-    files = sorted(folder.glob(f"*{GGUF_SUFFIX}")) if folder.is_dir() else []
+    files = _ggufs(folder)
     if len(files) > 1:
         names = ", ".join(file.name for file in files)
         raise BadModel(f"{folder}: has several GGUF files; name one of {names}")

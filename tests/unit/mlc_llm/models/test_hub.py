@@ -10,7 +10,9 @@ import pytest
 from mlc_llm.errors import BadConfig, BadModel
 from mlc_llm.models import hub
 from mlc_llm.models.resolve import resolve_model
+from support import gguf_files
 from support.fake_hub import FakeHub
+from support.folders import tiny_llama
 
 LARGE = bytes(range(256)) * (80 << 10)
 """More than the package writes to the disk at a time."""
@@ -120,8 +122,31 @@ def test_a_repository_that_is_not_there_leaves_nothing(the_hub: FakeHub, tmp_pat
 
 
 def test_files_of_another_format_are_named(the_hub: FakeHub) -> None:
-    with pytest.raises(BadModel, match=r"has GGUF files; .*\(a.gguf, b.gguf\)"):
-        resolve_model("HF://me/ggufs")
+    for name in ("HF://me/ggufs", "HF://me/ggufs/c.gguf"):
+        with pytest.raises(BadModel, match=r"name one of them, .* HF://me/ggufs/a.gguf, b.gguf"):
+            resolve_model(name)
+
+
+def test_one_gguf_file_is_fetched_and_no_other(the_hub: FakeHub, tmp_path: Path) -> None:
+    made = gguf_files.write_llama(tmp_path / "x.gguf", tiny_llama())
+    the_hub.repositories = {"me/ggufs": {"x.gguf": made.read_bytes(), "y.gguf": b"other"}}
+    folder = resolve_model("HF://me/ggufs/x.gguf")
+    kept = tmp_path / "home/model_weights/hf/me/ggufs"
+    assert sorted(path.name for path in kept.iterdir()) == [".x.gguf.lock", "x.gguf"]
+    assert (folder / "model.gguf").resolve() == kept / "x.gguf"
+    asked = len(the_hub.requests)
+    assert resolve_model("HF://me/ggufs/x.gguf") == resolve_model("HF://me/ggufs") == folder
+    assert len(the_hub.requests) == asked
+
+
+@pytest.mark.parametrize("word", ["OFF", "READONLY"])
+def test_a_gguf_file_that_must_not_be_fetched_is_only_looked_for(
+    word: str, the_hub: FakeHub, policy: Policy
+) -> None:
+    policy(word)
+    with pytest.raises(BadModel, match=f"{hub.POLICY_VARIABLE}={word} forbids"):
+        resolve_model("HF://me/ggufs/a.gguf")
+    assert the_hub.requests == []
 
 
 def test_no_network_is_one_line(the_hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
