@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mlc_llm.errors import BadModel
 from mlc_llm.models.gguf.config import Keys
 from mlc_llm.models.gguf.file import GgufFile
 
 SPACE = "\u2581"
+MAX_PIECE = 256
+"""Characters; to look for the parts of a piece takes the square of that."""
 UNKNOWN, CONTROL, USER_DEFINED = 2, 3, 4
 """Values of token_type that matter here."""
 
@@ -165,7 +166,7 @@ def _byte_level(keys: Keys, tokens: Sequence[str]) -> dict[str, Any]:
         "normalizer": {"type": "NFC"} if words.nfc else None,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": steps},
         "decoder": {**level, "add_prefix_space": True, "use_regex": True},
-        "model": _bpe(tokens, _given_merges(keys), None, words.ignore_merges),
+        "model": _bpe(keys, tokens, _given_merges(keys), None, words.ignore_merges),
     }
 
 
@@ -202,6 +203,7 @@ def _sentencepiece(
         "pre_tokenizer": None,
         "decoder": {"type": "Sequence", "decoders": decoders},
         "model": _bpe(
+            keys,
             tokens,
             merges_by_score({tokens[i]: (float(scores[i]), i) for i in pieces}),
             tokens[unknown[0]] if unknown else None,
@@ -214,11 +216,11 @@ def merges_by_score(pieces: Mapping[str, tuple[float, int]]) -> list[tuple[str, 
     """The merges of a SentencePiece BPE: every way to put a piece together from two others.
 
     `pieces` gives score and id. The piece of the highest score is made first, and of the ways to
-    make it the one whose parts come first in the vocabulary.
+    make it the one whose parts come first in the vocabulary. Nothing makes a piece too long.
     """
     found: list[tuple[float, int, int, int, str, str]] = []
     for piece, (score, number) in pieces.items():
-        for at in range(1, len(piece)):
+        for at in range(1, len(piece) if len(piece) <= MAX_PIECE else 0):
             left, right = piece[:at], piece[at:]
             if left in pieces and right in pieces:
                 found.append((-score, number, pieces[left][1], pieces[right][1], left, right))
@@ -227,6 +229,7 @@ def merges_by_score(pieces: Mapping[str, tuple[float, int]]) -> list[tuple[str, 
 
 
 def _bpe(
+    keys: Keys,
     tokens: Sequence[str],
     merges: Iterable[tuple[str, str]],
     unknown: str | None,
@@ -235,7 +238,7 @@ def _bpe(
     vocab: dict[str, int] = {}
     for i, token in enumerate(tokens):
         if vocab.setdefault(token, i) != i:
-            raise BadModel(f"the tokenizer has the token {token!r} twice")
+            raise keys.fault("tokenizer.ggml.tokens", f"has {token[:64]!r} twice")
     return {
         "type": "BPE",
         "dropout": None,

@@ -21,7 +21,8 @@ from mlc_llm.weights.sources.torch_program import ProgramFault, TensorNote, read
 SINGLE_NAME = "pytorch_model.bin"
 INDEX_NAME = "pytorch_model.bin.index.json"
 NAMES = (SINGLE_NAME, INDEX_NAME)
-MAX_PROGRAM = 64 * MEBIBYTE
+MAX_PROGRAM = 4 * MEBIBYTE
+"""Twenty thousand tensors; each byte of it may make an object of 64."""
 _LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 
 

@@ -196,6 +196,11 @@ REFUSED = {
         "tokenizer.ggml.pre: 'poro' is not supported; use one of default",
     ),
     "no tokens": ({"tokenizer__ggml__tokens": None}, "tokenizer.ggml.tokens: is missing"),
+    "a token twice": (
+        {"tokenizer__ggml__tokens": ["x"] * 9, "tokenizer__ggml__token_type": None}
+        | {"tokenizer__ggml__scores": [0.0] * 9},
+        "tokenizer.ggml.tokens: has 'x' twice",
+    ),
     "too many tokens": (
         {"tokenizer__ggml__tokens": ["x"] * 300, "tokenizer__ggml__token_type": None},
         "300 tokens but token_embd.weight only 290 rows",
@@ -311,6 +316,11 @@ def check_same(document: dict[str, Any], pre: str, tmp_path: Path) -> None:
     for text in (*TEXTS, f"a{' b'.join(special)}c"):
         assert found.encode(text).ids == expected.encode(text).ids, text
         assert found.decode(found.encode(text).ids) == expected.decode(expected.encode(text).ids)
+
+
+def test_a_piece_too_long_is_not_looked_into() -> None:
+    pieces = {"a" * n: (0.0, n) for n in (1, 255, 256, 257)}
+    assert merges_by_score(pieces) == [("a", "a" * 255), ("a" * 255, "a")]
 
 
 def test_pieces_are_made_in_the_order_of_their_scores() -> None:
