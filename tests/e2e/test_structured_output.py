@@ -270,6 +270,15 @@ def nested(depth: int) -> dict[str, Any]:
     return schema
 
 
+def _links(length: int, twice: str = "") -> dict[str, Any]:
+    """A chain of references, each to the next, once or twice."""
+    ends = [{"$ref": f"#/$defs/{i + 1}"} for i in range(length)]
+    links = [{twice: [end, end]} if twice else end for end in ends]
+    return {**{str(i): link for i, link in enumerate(links)}, str(length): {"type": "string"}}
+
+
+_DOUBLING = [f"r{i}: r{i + 1} r{i + 1}" for i in range(40)]
+
 HOSTILE: list[dict[str, Any]] = [
     {"guided_json": {}},
     {"guided_json": ""},
@@ -299,11 +308,32 @@ HOSTILE: list[dict[str, Any]] = [
     {"guided_grammar": "start: ("},
     {"guided_choice": []},
     {"guided_choice": ["x" * 10_000] * 3},
+    {"guided_grammar": "\n".join([*("start: r0", 'r40: "a"'), *_DOUBLING])},
+    {"guided_grammar": 'start: start start start | "a" |'},
+    {"guided_grammar": 'start: ("a" | "b" "c"){1,100000}'},
+    {"guided_regex": r"(\p{L}{1,100}\d{1,100}\w{50,90})*"},
+    {"guided_regex": "(.*[a-m].{20}[n-z].{20})*"},
+    {"guided_regex": "(a|b)*a(a|b){30}"},
+    {"guided_json": {"type": "object", "properties": {f"p{i}": {} for i in range(3000)}}},
+    {"guided_json": {"allOf": [{"multipleOf": k} for k in (997, 991, 983, 977)]}},
+    {"guided_json": {"allOf": [{"anyOf": [{"maximum": i}, {"minimum": i}]} for i in range(40)]}},
+    {"guided_json": {"const": "x" * 16_000}},
+    {"guided_json": {"$ref": "#/$defs/0", "$defs": _links(3900)}},
+    {"guided_json": {"$ref": "#/$defs/0", "$defs": _links(30, "allOf")}},
+    {"response_format": {"type": "structural_tag", "structures": [], "triggers": []}},
+    {"structured_outputs": {"structural_tag": "[" * 100_000}},
+    {
+        "response_format": {
+            "type": "structural_tag",
+            "structures": [{"begin": f"<{i}", "schema": nested(40)} for i in range(64)],
+            "triggers": ["<"],
+        }
+    },
 ]
 
 
 def post(server: Server, fields: dict[str, Any], **more: Any) -> requests.Response:
-    body = {"prompt": "x", "max_tokens": 8, "temperature": 0, **fields, **more}
+    body = {"prompt": "x", "max_tokens": 100, "temperature": 1, "seed": 1, **fields, **more}
     return requests.post(f"{server.base_url}/completions", json=body, timeout=60)
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from mlc_llm.ipc.wakeup import Wakeup
 from mlc_llm.protocol.generation import Grammar
 from mlc_workers.guided.service import Compiled
+from mlc_workers.request import GrammarTooComplex
 
 Script = Sequence[int | Sequence[int]]
 """The token that comes at each place, or those that may."""
@@ -30,7 +31,7 @@ class ScriptedGuide:
 
     def fill(self, words: NDArray[np.uint32]) -> None:
         if self.num_accepted == self.fails_at:
-            raise ArithmeticError("too complex")
+            raise GrammarTooComplex("too many items")
         words[:] = 0
         for token in self.script[self.num_accepted]:
             words[token // 32] |= np.uint32(1 << (token % 32))
@@ -68,6 +69,9 @@ class ManualGrammars:
 
     def ask(self, grammar: Grammar) -> Future[Compiled]:
         return self.futures.setdefault(grammar.text, Future())
+
+    def forget(self, grammar: Grammar) -> None:
+        del self.futures[grammar.text]
 
     def ready(self, text: str, outcome: Compiled | Exception) -> None:
         """Compiled, or failed."""

@@ -75,6 +75,10 @@ class Pooled(Protocol):
         ...
 
 
+class GrammarTooComplex(Exception):
+    """What comes next by a grammar takes more work to find out than one answer may cost."""
+
+
 class Guide(Protocol):
     """Which tokens may come next, by a grammar (see `mlc_workers.guided`)."""
 
@@ -86,12 +90,15 @@ class Guide(Protocol):
     def fill(self, words: NDArray[np.uint32]) -> None:
         """Set bit i % 32 of word i // 32 for every token i that may come next, and no other.
 
-        May be called in another thread than `accept`, never at the same time. Raises.
+        May be called in another thread than `accept`, never at the same time. Raises
+        GrammarTooComplex.
         """
         ...
 
     def accept(self, token_id: int) -> bool:
-        """This token was taken; True: the text is complete, nothing may follow. Raises."""
+        """This token was taken; True: the text is complete, nothing may follow. Raises
+        GrammarTooComplex, and EngineFault for a token that may not come.
+        """
         ...
 
     def forced(self) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from mlc_llm.errors import BadRequest
 from mlc_llm.protocol.messages import (
     Delta,
     Failed,
@@ -12,7 +13,7 @@ from mlc_llm.protocol.messages import (
     PromptToken,
     TokenLogprob,
 )
-from mlc_workers.request import Choice, Request
+from mlc_workers.request import Choice, GrammarTooComplex, Request
 from mlc_workers.sampling.prompt import Likelihood
 from mlc_workers.sampling.sampler import Pick
 
@@ -93,6 +94,14 @@ def failure(request_id: str, error: Exception) -> Failed:
     """What the client is told when there is no answer."""
     message = getattr(error, "message", str(error))
     return Failed(request_id, type(error).__name__, message, getattr(error, "param", None))
+
+
+def too_complex(request: Request, error: GrammarTooComplex) -> BadRequest:
+    """What the client is told when its grammar cannot be followed to the end."""
+    grammar = request.generation.grammar
+    param = None if grammar is None else grammar.param
+    message = f"`{param}` is too complex to follow to the end: {error}; simplify it."
+    return BadRequest(message, param=param)
 
 
 def prompt_token(token_id: int, found: Likelihood, bytes_of: BytesOf) -> PromptToken:

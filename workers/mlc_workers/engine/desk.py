@@ -22,12 +22,20 @@ from mlc_llm.protocol.generation import GenerationConfig
 from mlc_llm.protocol.messages import Delta, FinishReason, PromptToken, Submit
 from mlc_llm.tracing.events import Event
 from mlc_llm.tracing.recorder import Recorder
-from mlc_workers.engine.answer import account, cut, extend, failure, follow, prompt_token
+from mlc_workers.engine.answer import (
+    account,
+    cut,
+    extend,
+    failure,
+    follow,
+    prompt_token,
+    too_complex,
+)
 from mlc_workers.engine.inbox import Checks, Client, read_submit
 from mlc_workers.engine.sampler import Sampler
 from mlc_workers.engine.stats import REASONS, Counters
 from mlc_workers.guided.held import Grammars, Held
-from mlc_workers.request import Choice, Phase, Request, TextFeed
+from mlc_workers.request import Choice, GrammarTooComplex, Phase, Request, TextFeed
 from mlc_workers.sampling.prompt import Likelihood
 from mlc_workers.sampling.sampler import Pick
 from mlc_workers.scheduler.scheduler import Scheduler
@@ -134,6 +142,13 @@ class Desk:
         self._scheduler.drop(request)
         self._fail(client, request.key.request_id, error)
 
+    def fail_grammar(self, request: Request, error: GrammarTooComplex) -> None:
+        """End a request whose grammar cannot be followed any further."""
+        grammar = request.generation.grammar
+        if self._grammars is not None and grammar is not None:
+            self._grammars.forget(grammar)
+        self.fail(request, too_complex(request, error))
+
     def end(self, request: Request, reason: FinishReason) -> None:
         """End a request that has all it asked for."""
         client = self._clients[request.key.client]
@@ -180,6 +195,9 @@ class Desk:
             return
         try:
             told = self._told(choice, pick)
+        except GrammarTooComplex as error:
+            self.fail_grammar(request, error)
+            return
         except EngineFault as fault:
             self.fail(request, fault)
             return

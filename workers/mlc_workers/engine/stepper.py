@@ -22,7 +22,7 @@ from mlc_workers.engine.reading import end_read_prompts, tell_prompts
 from mlc_workers.engine.sampler import Sampler
 from mlc_workers.engine.stats import Counters
 from mlc_workers.guided.masks import MaskFiller, Masks
-from mlc_workers.request import Choice
+from mlc_workers.request import Choice, GrammarTooComplex
 from mlc_workers.sampling.mask import Mask
 from mlc_workers.sampling.sampler import Pick
 from mlc_workers.scheduler.plan import Plan
@@ -141,7 +141,10 @@ class Stepper:
         """The pick; or, once its request has failed, one that nobody will see."""
         if not isinstance(pick, Exception):
             return pick
-        self._desk.fail(choice.request, EngineFault(f"no token could be sampled: {pick}"))
+        if isinstance(pick, GrammarTooComplex):
+            self._desk.fail_grammar(choice.request, pick)
+        else:
+            self._desk.fail(choice.request, EngineFault(f"no token could be sampled: {pick}"))
         return Pick(0)
 
     def _note_start(self, step: Step, now: float) -> None:

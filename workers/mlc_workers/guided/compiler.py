@@ -7,6 +7,7 @@ while it fills masks, but not while it reads a tokenizer.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from mlc_llm.grammar.tags import Tags
 from mlc_llm.protocol.generation import Grammar
 from mlc_workers.guided.schema import plain
 from mlc_workers.guided.tags import lark_of
+from mlc_workers.request import GrammarTooComplex
 
 if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
@@ -55,6 +57,7 @@ BYTES_PER_BYTE = 64
 """What a compiled grammar holds, estimated from its text: about 180 KB for schemas of 1.2 KB."""
 
 MAX_REASON = 300
+_TOO_COMPLEX = re.compile("too many|too complex|too large|limit|fuel", re.IGNORECASE)
 _BETTER_SAID = {
     "coerce_one_of": "`oneOf` is supported only where no value can match two of its branches; use "
     "`anyOf`",
@@ -74,20 +77,22 @@ class MatcherGuide:
         self.num_words = num_words
 
     def fill(self, words: NDArray[np.uint32]) -> None:
-        """Raises EngineFault when the grammar turns out to be too complex."""
+        """Raises GrammarTooComplex."""
         self._matcher.unsafe_compute_mask_ptr(words.ctypes.data, words.nbytes)
         if self._matcher.is_error():
-            reason = _reason(self._matcher.get_error())
-            raise EngineFault(f"the grammar cannot be followed any further: {reason}")
+            raise GrammarTooComplex(_reason(self._matcher.get_error()))
         if self._matcher.is_accepting():
             for token_id in self._end_ids:
                 words[token_id // 32] |= np.uint32(1 << (token_id % 32))
 
     def accept(self, token_id: int) -> bool:
-        """Raises EngineFault for a token that the mask does not have."""
+        """Raises EngineFault for a token that the mask does not have, GrammarTooComplex."""
         if token_id in self._end_ids:
             return True
         if not self._matcher.consume_token(token_id):
+            error = self._matcher.get_error()
+            if _TOO_COMPLEX.search(error):
+                raise GrammarTooComplex(_reason(error))
             raise EngineFault(f"token {token_id} does not follow the grammar")
         return self._matcher.is_stopped()
 

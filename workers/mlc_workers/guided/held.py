@@ -30,6 +30,10 @@ class Grammars(Protocol):
         """The grammar, now or later. Raises Overloaded."""
         ...
 
+    def forget(self, grammar: Grammar) -> None:
+        """Compile it anew for the next who asks: what was learnt along it has become too much."""
+        ...
+
 
 class _Waiting(Struct, frozen=True):
     request: Request

@@ -8,8 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
-from mlc_llm.errors import EngineFault
-from mlc_workers.request import Choice, Guide
+from mlc_workers.request import Choice, GrammarTooComplex, Guide
 from mlc_workers.sampling.mask import Mask, Row, Words
 
 MAX_FILL_S = 1.0
@@ -61,5 +60,5 @@ class MaskFiller:
         except Exception as error:
             return error
         if time.thread_time() - began > MAX_FILL_S:
-            return EngineFault("the grammar is too complex: one token took more than a second")
+            return GrammarTooComplex("one token took more than a second")
         return mask

@@ -34,6 +34,11 @@ REFUSAL_BYTES = 1024
 T = TypeVar("T")
 
 
+MAX_USES = 1000
+"""A grammar is compiled anew after so many requests: what the library learns while it is followed,
+by all of them together, is bounded, and would be used up at last."""
+
+
 class Compiled(Protocol):
     """A grammar that is ready."""
 
@@ -53,6 +58,14 @@ class Compiler(Protocol):
 Load = Callable[[], Compiler]
 
 
+class _Kept:
+    __slots__ = ("future", "uses")
+
+    def __init__(self, future: Future[Compiled]) -> None:
+        self.future = future
+        self.uses = 0
+
+
 class GrammarService:
     """Compiles every grammar once. All methods belong to one thread."""
 
@@ -65,7 +78,7 @@ class GrammarService:
         self._loading = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
         self._pending: dict[Grammar, Future[Compiled]] = {}
-        self._kept: OrderedDict[Grammar, Future[Compiled]] = OrderedDict()
+        self._kept: OrderedDict[Grammar, _Kept] = OrderedDict()
         self.num_bytes = 0
         """What the kept grammars hold, estimated."""
 
@@ -78,9 +91,13 @@ class GrammarService:
     def ask(self, grammar: Grammar) -> Future[Compiled]:
         """The grammar, now or later. Raises Overloaded."""
         self._settle()
-        if grammar in self._kept:
+        kept = self._kept.get(grammar)
+        if kept is not None:
             self._kept.move_to_end(grammar)
-            return self._kept[grammar]
+            kept.uses += 1
+            if kept.uses > MAX_USES and kept.future.exception() is None:
+                self._drop(grammar)
+            return kept.future
         if grammar not in self._pending:
             if len(self._pending) >= MAX_PENDING:
                 raise Overloaded("too many grammars wait to be compiled; try again later")
@@ -88,6 +105,12 @@ class GrammarService:
             self._pending[grammar] = future
             future.add_done_callback(lambda _: self.wakeup.notify())
         return self._pending[grammar]
+
+    def forget(self, grammar: Grammar) -> None:
+        """Compile it anew for the next who asks. Answers in progress go on with what they have."""
+        self._settle()
+        if grammar in self._kept:
+            self._drop(grammar)
 
     def close(self) -> None:
         """Compile nothing more."""
@@ -121,10 +144,13 @@ class GrammarService:
             future = self._pending.pop(grammar)
             if not isinstance(future.exception(), BadRequest | None):
                 continue  # an accident: the next one may have more luck
-            self._kept[grammar] = future
+            self._kept[grammar] = _Kept(future)
             self.num_bytes += _bytes_of(grammar, future)
         while self.num_bytes > self._max_bytes:
-            self.num_bytes -= _bytes_of(*self._kept.popitem(last=False))
+            self._drop(next(iter(self._kept)))
+
+    def _drop(self, grammar: Grammar) -> None:
+        self.num_bytes -= _bytes_of(grammar, self._kept.pop(grammar).future)
 
 
 def loader(tokenizer: Path, vocab_size: int, eos_token_ids: Sequence[int]) -> Load:

@@ -18,6 +18,7 @@ from mlc_llm.errors import BadRequest, EngineFault
 from mlc_llm.grammar.tags import tags_grammar
 from mlc_llm.protocol.generation import Grammar
 from mlc_workers.guided.compiler import Compiler
+from mlc_workers.request import GrammarTooComplex
 from support.grammar_walks import TOKENIZER, Walker
 from support.toy_tokenizers import byte_fallback, write
 
@@ -302,6 +303,21 @@ def test_a_token_outside_the_mask_is_an_error_of_the_request() -> None:
     guide = WALKER.compiler.compile(Grammar("regex", "a", "r")).open(frozenset({0}))
     with pytest.raises(EngineFault):
         guide.accept(next(i for i in range(1024) if WALKER.table.bytes_of(i) == b"b"))
+
+
+def test_a_step_that_is_too_much_work_is_the_grammars_fault() -> None:
+    rules = ["start: r0", *(f"r{i}: r{i + 1} r{i + 1}" for i in range(40)), 'r40: "a"']
+    guide = WALKER.compiler.compile(Grammar("lark", "\n".join(rules), "g")).open(frozenset({0}))
+    words = np.empty(guide.num_words, np.uint32)
+
+    def walk() -> None:
+        for _ in range(20):
+            guide.fill(words)
+            guide.accept(bits_of(words)[0])
+            guide.forced()
+
+    with pytest.raises(GrammarTooComplex, match="limit"):
+        walk()
 
 
 def test_choices_of_one_request_do_not_share_their_place() -> None:

@@ -173,7 +173,10 @@ def test_a_mask_that_cannot_be_made_fails_its_request_alone() -> None:
     bench.turn()
     grammars.ready("g", ScriptedGrammar(SAID, fails_at=2))
     bench.finish()
-    assert [failed.kind for failed in end.failed("bad")] == ["EngineFault"]
+    (failed,) = end.failed("bad")
+    assert (failed.kind, failed.param) == ("BadRequest", "guided_regex")
+    assert "`guided_regex` is too complex to follow to the end: too many items" in failed.message
+    assert grammars.futures == {}  # forgotten
     assert end.text("good") == plain(bench, 9)
     bench.assert_all_free()
 

@@ -49,6 +49,21 @@ def grammar(text: str, param: str = "guided_regex") -> Grammar:
     return Grammar("regex", text, param)
 
 
+def test_a_grammar_that_is_forgotten_or_worn_out_is_compiled_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("mlc_workers.guided.service.MAX_USES", 3)
+    with service() as (grammars, compiler):
+        wait([grammars.ask(grammar("a"))])
+        grammars.forget(grammar("a"))
+        grammars.forget(grammar("unknown"))
+        for _ in range(6):
+            wait([grammars.ask(grammar("a"))])
+        assert compiler.compiled == ["a"] * 3
+        grammars.forget(grammar("a"))
+        assert grammars.num_bytes == 0
+
+
 def test_the_compiler_is_loaded_once_and_ahead_when_that_is_asked_for() -> None:
     loaded: list[FakeCompiler] = []
 
