@@ -10,6 +10,7 @@ from mlc_llm.errors import EngineFault
 from mlc_llm.protocol.generation import Grammar
 from mlc_llm.tokenizers.table import TokenTable
 from mlc_workers.guided.compiler import CompiledGrammar, Compiler
+from mlc_workers.request import GrammarTooComplex
 
 TOKENIZER = Path(__file__).resolve().parents[2] / "pkg/mlc_llm/packaged_model/tokenizer.json"
 CLOSING = frozenset(b'"]},')
@@ -68,7 +69,7 @@ class Walker:
         words = np.empty(guide.num_words, np.uint32)
         try:
             steps = [guide.accept(self._single[byte]) for byte in text.encode()]
-        except EngineFault:
+        except (EngineFault, GrammarTooComplex):
             return False
         if True in steps:
             return steps.index(True) == len(steps) - 1
