@@ -128,6 +128,39 @@ def test_responses(packaged: Server, check: Check, fields: dict[str, Any]) -> No
     assert "response.output_text.delta" in kinds
 
 
+CLOCK = {
+    "name": "clock",
+    "parameters": {
+        "type": "object",
+        "properties": {"zone": {"type": "integer", "minimum": 0, "maximum": 9}},
+        "required": ["zone"],
+        "additionalProperties": False,
+    },
+    "strict": True,
+}
+
+
+def test_calls_of_tools(packaged: Server, check: Check) -> None:
+    tools = [{"type": "function", "function": CLOCK}]
+    body = {**CHAT, "tools": tools, "tool_choice": "required", "parallel_tool_calls": False}
+    whole = post(packaged, "chat/completions", **body)
+    check("CreateChatCompletionResponse", whole)
+    assert whole["choices"][0]["finish_reason"] == "tool_calls"
+    for chunk in events(packaged, "chat/completions", **body):
+        check("CreateChatCompletionStreamResponse", without_null_usage(chunk))
+
+
+def test_responses_that_call_functions(packaged: Server, check: Check) -> None:
+    choice = {"type": "function", "name": "clock"}
+    body = {"input": "Hi", "tools": [{"type": "function", **CLOCK}], "tool_choice": choice}
+    check("Response", post(packaged, "responses", **body))
+    kinds = set()
+    for event in events(packaged, "responses", **body):
+        check("ResponseStreamEvent", event)
+        kinds.add(event["type"])
+    assert "response.function_call_arguments.done" in kinds
+
+
 def test_errors(packaged: Server, check: Check) -> None:
     for path, body in [("chat/completions", {}), ("responses", {"input": 7}), ("nowhere", {})]:
         answer = requests.post(f"{packaged.base_url}/{path}", json=body, timeout=30)
