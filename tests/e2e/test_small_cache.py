@@ -34,7 +34,7 @@ def test_a_prompt_that_the_cache_cannot_hold_is_refused_by_its_limit(
     assert refused.status_code == 400
     error = refused.json()["error"]
     assert (error["code"], error["param"]) == ("context_length_exceeded", "prompt")
-    assert f"at most {TOKENS - 1} fit" in error["message"]
+    assert f"maximum context length is {TOKENS} tokens" in error["message"]
 
 
 def test_an_answer_ends_with_length_where_the_cache_is_full(small: Server) -> None:
