@@ -57,7 +57,7 @@ BYTES_PER_BYTE = 64
 """What a compiled grammar holds, estimated from its text: about 180 KB for schemas of 1.2 KB."""
 
 MAX_REASON = 300
-_TOO_COMPLEX = re.compile("too many|too complex|too large|limit|fuel", re.IGNORECASE)
+_TOO_COMPLEX = re.compile("too many|too complex|too large|limit|max is|fuel", re.IGNORECASE)
 _BETTER_SAID = {
     "coerce_one_of": "`oneOf` is supported only where no value can match two of its branches; use "
     "`anyOf`",

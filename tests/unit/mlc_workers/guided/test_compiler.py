@@ -320,6 +320,13 @@ def test_a_step_that_is_too_much_work_is_the_grammars_fault() -> None:
         walk()
 
 
+def test_a_token_that_opens_too_many_ways_on_is_the_grammars_fault() -> None:
+    many = schema({"type": "object", "properties": {f"p{i}": {} for i in range(3000)}})
+    guide = WALKER.compiler.compile(many).open(frozenset({0}))
+    with pytest.raises(GrammarTooComplex, match="max is"):
+        guide.accept(next(i for i in range(1024) if WALKER.table.bytes_of(i) == b"{"))
+
+
 def test_choices_of_one_request_do_not_share_their_place() -> None:
     compiled = WALKER.compiler.compile(Grammar("regex", "ab", "r"))
     first, second = compiled.open(frozenset({0})), compiled.open(frozenset({0}))
