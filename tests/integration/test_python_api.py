@@ -308,6 +308,15 @@ def test_an_engine_lives_as_long_as_a_stream_of_it_and_no_longer() -> None:
         pass
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """SIGINT interrupts, as in a program at a terminal; a worker of pytest-xdist ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_interrupting_a_wait_aborts_the_request(engine: MLCEngine) -> None:
     main_thread = threading.get_ident()
 
