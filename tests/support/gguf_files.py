@@ -95,6 +95,25 @@ def write(path: Path, values: Mapping[str, Any], tensors: Mapping[str, Stored]) 
     return path
 
 
+def write_parts(
+    folder: Path, values: Mapping[str, Any], tensors: Mapping[str, Stored], count: int
+) -> list[Path]:
+    """The same in several files, which `model-00001-of-...` begins."""
+    names = list(tensors)
+    each = -(-len(names) // count)
+    paths = []
+    for i in range(count):
+        split = {
+            "split.no": Typed(2, struct.pack("<H", i)),
+            "split.count": Typed(2, struct.pack("<H", count)),
+            "split.tensors.count": Typed(5, struct.pack("<i", len(names))),
+        }
+        some = {name: tensors[name] for name in names[i * each : (i + 1) * each]}
+        path = folder / f"model-{i + 1:05}-of-{count:05}.gguf"
+        paths.append(write(path, {**(values if i == 0 else {}), **split}, some))
+    return paths
+
+
 def _padded(data: bytes) -> bytes:
     return data + b"\0" * (-len(data) % ALIGNMENT)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from mlc_llm.errors import BadModel
 from mlc_llm.home import model_weights, readonly_weight_caches
 from mlc_llm.models import hub
+from mlc_llm.models.gguf.parts import parts_of
 from mlc_llm.models.gguf.unpack import unpack
 
 CONFIG_NAMES = ("mlc-chat-config.json", "config.json")
@@ -26,9 +27,10 @@ def resolve_model(model: str | None) -> Path:
     """The folder of a model.
 
     None is the packaged model. Otherwise a folder, the path of its configuration file, a GGUF file
-    or a folder with nothing but one (which gives a folder made for it), an address of the hub
-    (downloaded unless it is on this machine, `models.hub`) or a bare name, searched in `./`,
-    `./dist`, `./dist/prebuilt` and the weight caches. Raises `BadModel` that lists where it looked.
+    (or a part of one) or a folder with nothing but one (which gives a folder made for it), an
+    address of the hub (downloaded unless it is on this machine, `models.hub`) or a bare name,
+    searched in `./`, `./dist`, `./dist/prebuilt` and the weight caches. Raises `BadModel` that
+    lists where it looked.
     """
     if model is None:
         return _packaged_model()
@@ -75,14 +77,17 @@ def _hub_model(model: str, name: str) -> Path:
 
 
 def _hub_file(model: str, user: str, repository: str, file: str) -> Path:
-    """A GGUF file of a repository, downloaded where the policy allows it."""
+    """A GGUF file of a repository, downloaded with all its parts where the policy allows it."""
     if not all(_HUB_PART.fullmatch(part) for part in (user, repository, file)):
         raise BadModel(f"{model!r} must name a file of a repository, as in HF://user/repo/x.gguf")
     chosen = hub.policy(os.environ)
     places = [folder / file for folder in _caches(Path(user, repository))]
-    found = next((place for place in places if place.is_file()), None)
+    found = next((place for place in places if all(map(Path.is_file, parts_of(place)))), None)
     if chosen == "REDO" or (chosen == "ON" and found is None):
-        return hub.download_file(f"{user}/{repository}", places[-1], again=True)
+        for part in parts_of(places[-1]):
+            if chosen == "REDO" or not part.is_file():
+                hub.download_file(f"{user}/{repository}", part, again=True)
+        return places[-1]
     if found is None:
         listed = ", ".join(map(str, places))
         raise BadModel(
@@ -104,7 +109,10 @@ def _caches(repository: Path) -> list[Path]:
 
 
 def _ggufs(folder: Path) -> list[Path]:
-    return sorted(folder.glob(f"*{GGUF_SUFFIX}")) if folder.is_dir() else []
+    """Of a file in several parts, the first."""
+    if not folder.is_dir():
+        return []
+    return sorted({parts_of(file)[0] for file in folder.glob(f"*{GGUF_SUFFIX}")})
 
 
 def _only_gguf(folder: Path) -> Path | None:

@@ -83,7 +83,7 @@ class Keys:
             return None
         if found.kind.name != "F32" or len(found.shape) != 1 or found.shape[0] > 1024:
             raise self.fault(f"tensor {tensor}", "is not a list of at most 1024 float32 numbers")
-        with self.file.path.open("rb") as file:
+        with found.path.open("rb") as file:
             file.seek(found.offset)
             values = np.frombuffer(file.read(4 * found.shape[0]), "<f4")
         if len(values) != found.shape[0] or not (np.isfinite(values) & (values > 0)).all():
@@ -103,10 +103,6 @@ def model_config(file: GgufFile) -> dict[str, Any]:
         raise BadModel(
             f"{file.path}: GGUF architecture {keys.architecture!r} is not supported; "
             f"use one of {known}"
-        )
-    if file.values.get("split.count", 1) not in (0, 1):
-        raise BadModel(
-            f"{file.path}: is one of several files; join them with llama-gguf-split --merge"
         )
     if keys.integer("expert_count"):
         raise keys.fault(f"{keys.architecture}.expert_count", "experts are not supported")

@@ -17,6 +17,7 @@ import struct
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import msgspec
 import numpy as np
 from msgspec import Struct
 
@@ -91,12 +92,18 @@ class GgufTensor(Struct, frozen=True):
     shape: tuple[int, ...]
     """Row-major, as everywhere else in this package."""
     kind: BlockType
+    path: Path
     offset: int
     """From the beginning of the file."""
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes it takes in the file."""
+        return math.prod(self.shape) // self.kind.size * self.kind.nbytes
+
 
 class GgufFile(Struct, frozen=True):
-    """The header of a file."""
+    """The header of a file, or of all files of a model."""
 
     path: Path
     values: dict[str, Any]
@@ -118,7 +125,7 @@ class _Cursor:
     """Reads a header from its beginning; raises `BadModel` before it would leave the file."""
 
     def __init__(self, path: Path, file: BinaryIO, size: int) -> None:
-        self._path = path
+        self.path = path
         self._file = file
         self._left = min(size, HEADER_LIMIT)
         self._short = size <= HEADER_LIMIT
@@ -126,7 +133,7 @@ class _Cursor:
         self.place = "header"
 
     def fault(self, message: str) -> BadModel:
-        return BadModel(f"{self._path}: {self.place}: {message}")
+        return BadModel(f"{self.path}: {self.place}: {message}")
 
     def take(self, count: int) -> bytes:
         if count > self._left:
@@ -233,7 +240,7 @@ def _entry(cursor: _Cursor) -> GgufTensor:
         raise cursor.fault(f"has the shape {sizes[::-1]}, which no file can hold")
     if sizes[0] % TYPES[kind].size:
         raise cursor.fault(f"has rows of {sizes[0]} values, not a multiple of {TYPES[kind].size}")
-    return GgufTensor(name, tuple(reversed(sizes)), TYPES[kind], cursor.u64())
+    return GgufTensor(name, tuple(reversed(sizes)), TYPES[kind], cursor.path, cursor.u64())
 
 
 def _placed(
@@ -242,14 +249,13 @@ def _placed(
     found: dict[str, GgufTensor] = {}
     for entry in entries:
         place = f"{path}: tensor {entry.name[:256]}"
-        nbytes = math.prod(entry.shape) // entry.kind.size * entry.kind.nbytes
         if entry.name in found:
             raise BadModel(f"{place}: appears twice")
         if entry.offset % alignment:
             raise BadModel(f"{place}: offset {entry.offset} is not a multiple of {alignment}")
-        if start + entry.offset + nbytes > size:
+        if (offset := start + entry.offset) + entry.nbytes > size:
             raise BadModel(
-                f"{place}: {nbytes} bytes at {start + entry.offset} leave the {size} of the file"
+                f"{place}: {entry.nbytes} bytes at {offset} leave the {size} of the file"
             )
-        found[entry.name] = GgufTensor(entry.name, entry.shape, entry.kind, start + entry.offset)
+        found[entry.name] = msgspec.structs.replace(entry, offset=offset)
     return found

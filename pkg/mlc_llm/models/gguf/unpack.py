@@ -2,10 +2,11 @@
 left where they are.
 
     $MLC_LLM_HOME/gguf/<key>/   config.json, generation_config.json, tokenizer.json,
-                                tokenizer_config.json, and model.gguf, a link to the file
+                                tokenizer_config.json, and model.gguf, a link to the file, or
+                                model-00001-of-00003.gguf, ..., if there are several
 
-The key is a digest of the file's path, size and time of change and of the code that reads it. A
-folder appears whole or not at all; the ones used last stay.
+The key is a digest of the files' paths, sizes and times of change and of the code that reads them.
+A folder appears whole or not at all; the ones used last stay.
 """
 
 from __future__ import annotations
@@ -15,28 +16,30 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from mlc_llm.errors import BadConfig, BadModel
 from mlc_llm.home import unpacked_models
-from mlc_llm.models.document import regular_file_size
 from mlc_llm.models.gguf.config import generation_config, model_config
-from mlc_llm.models.gguf.file import read_header
+from mlc_llm.models.gguf.parts import names_of, parts_of, read_model
 from mlc_llm.models.gguf.tokenizer import tokenizer, tokenizer_config
 
 WEIGHTS = "model.gguf"
+PREFIX = "model"
 MAX_FOLDERS = 32
 
 
 def unpack(file: Path) -> Path:
-    """The folder of a file. Raises `BadModel` for the file, `BadConfig` for the place."""
-    regular_file_size(file)
+    """The folder of a file, or of the model it is a part of. Raises `BadModel` for the file,
+    `BadConfig` for the place."""
+    files = parts_of(file)
     root = unpacked_models()
-    folder = root / _key(file)
-    if (folder / WEIGHTS).is_symlink():
+    folder = root / _key(files)
+    if folder.is_dir():
         _used(folder)
         return folder
-    header = read_header(file)
+    header = read_model(files)
     documents = {
         "config.json": model_config(header),
         "generation_config.json": generation_config(header),
@@ -50,7 +53,9 @@ def unpack(file: Path) -> Path:
         try:
             for name, content in documents.items():
                 (scratch / name).write_text(json.dumps(content), encoding="utf-8")
-            (scratch / WEIGHTS).symlink_to(file.resolve())
+            names = names_of(PREFIX, len(files)) if len(files) > 1 else [WEIGHTS]
+            for name, part in zip(names, files, strict=True):
+                (scratch / name).symlink_to(part.resolve())
             _publish(scratch, folder)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -63,17 +68,27 @@ def unpack(file: Path) -> Path:
     return folder
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """The GGUF files of a folder that was made by `unpack`; none in other folders."""
+    firsts = [folder / WEIGHTS, *sorted(folder.glob(f"{PREFIX}-00001-of-*.gguf"))]
+    found = next((first for first in firsts if os.path.lexists(first)), None)
+    return [] if found is None else [part.resolve() for part in parts_of(found)]
+
+
 def _publish(scratch: Path, folder: Path) -> None:
     try:
         scratch.rename(folder)
     except OSError:
-        if not (folder / WEIGHTS).is_symlink():  # else another process was faster
+        if not folder.is_dir():  # else another process was faster
             raise
 
 
-def _key(file: Path) -> str:
-    state = file.stat()
-    found = hashlib.sha256(f"{file.resolve()}\0{state.st_size}\0{state.st_mtime_ns}".encode())
+def _key(files: Sequence[Path]) -> str:
+    found = hashlib.sha256()
+    for file in files:
+        if file.exists():
+            state = file.stat()
+            found.update(f"{file.resolve()}\0{state.st_size}\0{state.st_mtime_ns}\0".encode())
     for source in sorted(Path(__file__).parent.glob("*.py")):
         found.update(source.read_bytes())
     return found.hexdigest()[:32]

@@ -9,6 +9,7 @@ from typing import Any
 from mlc_llm.errors import BadModel
 from mlc_llm.models.document import read_optional_json
 from mlc_llm.models.gguf.unpack import WEIGHTS as GGUF
+from mlc_llm.models.gguf.unpack import weight_files
 from mlc_llm.models.quantized import quantized
 from mlc_llm.weights import safetensors
 from mlc_llm.weights.source import StoredTensor
@@ -23,8 +24,8 @@ def find_tensors(folder: Path) -> dict[str, StoredTensor]:
         return _decoded(folder, safetensors.find_tensors(folder))
     if any(os.path.lexists(folder / name) for name in torch_bin.NAMES):
         return _decoded(folder, torch_bin.find_tensors(folder))
-    if os.path.lexists(folder / GGUF):
-        return gguf.find_tensors((folder / GGUF).resolve())
+    if files := weight_files(folder):
+        return gguf.find_tensors(files)
     raise BadModel(
         f"{folder}: has no weights; one of "
         f"{', '.join((*safetensors.NAMES, *torch_bin.NAMES, GGUF))} is needed"

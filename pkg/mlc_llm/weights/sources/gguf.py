@@ -8,9 +8,8 @@ as it lies.
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlc_llm.models.gguf.config import ROPE_FACTORS, Keys
-from mlc_llm.models.gguf.file import GgufTensor, read_header
+from mlc_llm.models.gguf.file import GgufTensor
+from mlc_llm.models.gguf.parts import read_model
 from mlc_llm.quantization.floats import widen_bfloats
 from mlc_llm.quantization.gguf import DECODERS, GROUPS
 from mlc_llm.weights.source import (
@@ -69,9 +69,9 @@ Rows = Callable[[int, int], NDArray[Any]]
 """Gives rows first..last - 1 of something."""
 
 
-def find_tensors(path: Path) -> dict[str, StoredTensor]:
-    """The tensors of the file by Hugging Face's names. Raises `BadModel`."""
-    file = read_header(path)
+def find_tensors(files: Sequence[Path]) -> dict[str, StoredTensor]:
+    """The tensors of a model's files by Hugging Face's names. Raises `BadModel`."""
+    file = read_model(files)
     keys = Keys(file)
     found = {}
     for stored in file.tensors.values():
@@ -82,7 +82,7 @@ def find_tensors(path: Path) -> dict[str, StoredTensor]:
         if name in found:
             raise tensor.fault(f"is in the file twice, once as {stored.name}")
         found[name] = tensor
-    refuse_overlaps(_placed(path, stored) for stored in file.tensors.values())
+    refuse_overlaps(_placed(stored) for stored in file.tensors.values())
     return found
 
 
@@ -98,18 +98,17 @@ def huggingface_name(architecture: str, name: str) -> str:
     return name if named is None else f"model.layers.{layer}.{named}.{leaf}"
 
 
-def _placed(path: Path, stored: GgufTensor) -> StoredTensor:
+def _placed(stored: GgufTensor) -> StoredTensor:
     """The bytes of a tensor."""
-    nbytes = math.prod(stored.shape) // stored.kind.size * stored.kind.nbytes
-    return StoredTensor(stored.name, path, stored.offset, "U8", (nbytes,))
+    return StoredTensor(stored.name, stored.path, stored.offset, "U8", (stored.nbytes,))
 
 
 def _tensor(keys: Keys, name: str, stored: GgufTensor) -> StoredTensor:
-    path, kind = keys.file.path, stored.kind
-    plain = StoredTensor(name, path, stored.offset, kind.name, stored.shape)
+    kind = stored.kind
+    plain = StoredTensor(name, stored.path, stored.offset, kind.name, stored.shape)
     heads = _heads_in_pairs(keys, name)
     if kind.name in DECODERS:
-        return _blocks(path, name, stored, heads)
+        return _blocks(name, stored, heads)
     if keys.architecture.startswith("gemma") and name.endswith("norm.weight"):
         read = _floats(plain)
         return decoded(plain, name, stored.shape, lambda a, b: read(a, b) - np.float32(1))
@@ -126,10 +125,10 @@ def _floats(tensor: StoredTensor) -> Rows:
     return read
 
 
-def _blocks(path: Path, name: str, stored: GgufTensor, heads: int) -> DecodedTensor:
+def _blocks(name: str, stored: GgufTensor, heads: int) -> DecodedTensor:
     kind, cols = stored.kind, stored.shape[-1]
     row_bytes = cols // kind.size * kind.nbytes
-    codes = StoredTensor(name, path, stored.offset, "U8", (*stored.shape[:-1], row_bytes))
+    codes = StoredTensor(name, stored.path, stored.offset, "U8", (*stored.shape[:-1], row_bytes))
     decode = DECODERS[kind.name]
     read: Rows = partial(read_rows, codes)
     if heads:

@@ -102,7 +102,7 @@ def test_tensors_that_share_a_byte_are_refused(tmp_path: Path) -> None:
     start = header(pairs, entries)
     path.write_bytes(start + bytes(-len(start) % 32 + 512))
     with pytest.raises(BadModel, match="overlaps"):
-        source.find_tensors(path)
+        source.find_tensors([path])
 
 
 @settings(max_examples=60, deadline=None)
@@ -121,7 +121,7 @@ def test_no_damage_to_a_file_raises_anything_but_our_errors(
     path.write_bytes(data)
     with suppress(MLCError):
         open_folder(unpack(path))
-        source.find_tensors(path)
+        source.find_tensors([path])
 
 
 _WHOLE: list[bytes] = []
@@ -189,7 +189,7 @@ REFUSED = {
     ),
     "no architecture": ({"general__architecture": None}, "general.architecture is missing"),
     "experts": ({"llama__expert_count": 8}, "experts are not supported"),
-    "one of several files": ({"split__count": 3}, "join them"),
+    "one of several files": ({"split__count": 3}, "is part 1 of 3; its name must say so"),
     "a kind of tokenizer": ({"tokenizer__ggml__model": "t5"}, "tokenizer.ggml.model: 't5'"),
     "a way to cut words": (
         {"tokenizer__ggml__model": "gpt2", "tokenizer__ggml__pre": "poro"},

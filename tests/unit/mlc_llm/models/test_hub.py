@@ -175,3 +175,16 @@ def test_a_bare_name_never_asks_the_hub(the_hub: FakeHub) -> None:
 )
 def test_only_plain_files_of_one_format_are_chosen(files: list[str], expected: list[str]) -> None:
     assert hub.chosen_files(files) == expected
+
+
+def test_a_gguf_file_in_parts_is_fetched_whole(the_hub: FakeHub, tmp_path: Path) -> None:
+    arch = tiny_llama()
+    values = {**gguf_files.model_values(arch), **gguf_files.toy_values()}
+    made = gguf_files.write_parts(tmp_path, values, gguf_files.llama_tensors(arch), 2)
+    the_hub.repositories = {"me/ggufs": {path.name: path.read_bytes() for path in made}}
+    folder = resolve_model(f"HF://me/ggufs/{made[0].name}")
+    kept = tmp_path / "home/model_weights/hf/me/ggufs"
+    assert sorted(path.name for path in kept.glob("*.gguf")) == [path.name for path in made]
+    asked = len(the_hub.requests)
+    assert resolve_model(f"HF://me/ggufs/{made[1].name}") == folder
+    assert len(the_hub.requests) == asked

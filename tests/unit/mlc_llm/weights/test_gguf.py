@@ -124,7 +124,7 @@ def test_norms_of_gemma_lose_their_one(tmp_path: Path) -> None:
 
 
 def source_rows(path: Path, name: str, count: int) -> np.ndarray:
-    return read_floats(gguf.find_tensors(path)[name], 0, count)
+    return read_floats(gguf.find_tensors([path])[name], 0, count)
 
 
 def test_q8_0_is_decoded(tmp_path: Path) -> None:
