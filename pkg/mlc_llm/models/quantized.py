@@ -14,7 +14,7 @@ from mlc_llm.errors import BadModel
 from mlc_llm.models.document import convert
 
 KEPT = "q8f16_1"
-"""The scheme for weights of odd codes: 8-bit groups are fine enough for what 4 to 6 bits say."""
+"""The scheme for weights of odd codes: 8-bit groups are fine enough for what 2 to 6 bits say."""
 
 Block = Annotated[int, Meta(ge=1, le=1 << 16)]
 

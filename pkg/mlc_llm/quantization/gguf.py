@@ -10,6 +10,12 @@ In every format a row is cut into blocks, each with its own scale; d and m are f
     Q4_K   d, m, 12 bytes of eight 6-bit scales and minima, 128 bytes;  q d s - m t
     Q5_K   the same with 32 bytes of fifth bits before the 128
     Q6_K   128 bytes of low nibbles, 64 of two high bits, 16 signed scales, d;  (q - 32) d s
+    Q2_K   16 bytes of 4-bit scales (low) and minima, 64 bytes, d, m;  q d s - m t
+    Q3_K   32 bytes of third bits, 64 bytes of two low bits, sixteen 6-bit scales, d;  (q - 4) d s
+    IQ4_NL as Q4_0, but nibbles are indices of a table;  T[q] d
+    IQ4_XS d, 16 high bits and 4 bytes of low nibbles of eight 6-bit scales, 128 bytes;  T[q] d s
+
+The layouts are those of llama.cpp's ggml-common.h. 6-bit scales without a minimum count from -32.
 """
 
 from __future__ import annotations
@@ -26,6 +32,12 @@ Bytes = NDArray[np.uint8]
 """[blocks, bytes of a block]"""
 
 _MIDDLE = np.float32(8)
+_CURVE = np.array(
+    [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.float32
+)
+"""What the codes of IQ4 types stand for: closer together around zero."""
+_PAIRS = np.arange(0, 8, 2, dtype=np.uint8)[:, None]
+"""Shifts to the four pairs of bits of a byte."""
 
 
 def _halves(blocks: Bytes, at: int) -> FloatArray:
@@ -110,12 +122,55 @@ def _q5_k(blocks: Bytes) -> FloatArray:
     return _k_values(blocks, _k_nibbles(blocks[:, 48:]) | fifth)
 
 
+def _pairs_of_bits(packed: Bytes) -> Bytes:
+    """64 bytes as [blocks, 8, 32]: 32 bytes have four runs of values, the low bits first."""
+    found: Bytes = packed.reshape(-1, 2, 1, 32) >> _PAIRS & np.uint8(3)
+    return found.reshape(-1, 8, 32)
+
+
+def _q2_k(blocks: Bytes) -> FloatArray:
+    scales = (blocks[:, :16] & np.uint8(15)).astype(np.float32) * _halves(blocks, 80)
+    minima = (blocks[:, :16] >> np.uint8(4)).astype(np.float32) * _halves(blocks, 82)
+    values: FloatArray = _pairs_of_bits(blocks[:, 16:80]).astype(np.float32).reshape(-1, 16, 16)
+    values *= scales[:, :, None]
+    values -= minima[:, :, None]
+    return values.reshape(len(blocks), -1)
+
+
+def _q3_k(blocks: Bytes) -> FloatArray:
+    """Bit i of the 32 bytes belongs to run i. Low nibbles of scales lie in eight bytes, the low
+    ones first, pairs of high bits in four."""
+    third = blocks[:, None, :32] >> np.arange(8, dtype=np.uint8)[:, None] & np.uint8(1)
+    codes: Bytes = _pairs_of_bits(blocks[:, 32:96]) | third << np.uint8(2)
+    high: Bytes = (blocks[:, None, 104:108] >> _PAIRS & np.uint8(3)).reshape(-1, 16)
+    six = (_nibbles(blocks[:, 96:104]) | high << np.uint8(4)).astype(np.float32)
+    six -= np.float32(32)
+    values = codes.astype(np.float32).reshape(-1, 16, 16) - np.float32(4)
+    values *= (six * _halves(blocks, 108))[:, :, None]
+    return values.reshape(len(blocks), -1)
+
+
+def _iq4_nl(blocks: Bytes) -> FloatArray:
+    values: FloatArray = _CURVE[_nibbles(blocks[:, 2:])]
+    values *= _halves(blocks, 0)
+    return values
+
+
+def _iq4_xs(blocks: Bytes) -> FloatArray:
+    low = np.stack([blocks[:, 4:8] & np.uint8(15), blocks[:, 4:8] >> np.uint8(4)], axis=2)
+    high = (blocks[:, 2:4, None] >> _PAIRS[:, 0] & np.uint8(3)).reshape(-1, 8)
+    six = (low.reshape(-1, 8) | high << np.uint8(4)).astype(np.float32) - np.float32(32)
+    codes = _nibbles(blocks[:, 8:].reshape(-1, 16)).reshape(-1, 8, 32)
+    values: FloatArray = _CURVE[codes]
+    values *= (six * _halves(blocks, 0))[:, :, None]
+    return values.reshape(len(blocks), -1)
+
+
 def _q6_k(blocks: Bytes) -> FloatArray:
     """Both halves of a block: 64 bytes of low nibbles and 32 of high bits make four runs of 32."""
     low = blocks[:, :128].reshape(-1, 2, 1, 64)
     nibbles = np.concatenate([low & 15, low >> 4], axis=2).reshape(-1, 2, 4, 32)
-    shifts = np.arange(0, 8, 2, dtype=np.uint8)[:, None]
-    high = blocks[:, 128:192].reshape(-1, 2, 1, 32) >> shifts & 3
+    high = _pairs_of_bits(blocks[:, 128:192]).reshape(-1, 2, 4, 32)
     values: FloatArray = (nibbles | high << 4).astype(np.float32).reshape(-1, 16, 16)
     values -= np.float32(32)
     scales = blocks[:, 192:208].view(np.int8).astype(np.float32) * _halves(blocks, 208)
@@ -132,6 +187,10 @@ DECODERS: Mapping[str, Callable[[Bytes], FloatArray]] = {
     "Q4_K": _q4_k,
     "Q5_K": _q5_k,
     "Q6_K": _q6_k,
+    "Q2_K": _q2_k,
+    "Q3_K": _q3_k,
+    "IQ4_NL": _iq4_nl,
+    "IQ4_XS": _iq4_xs,
 }
 """From blocks [n, bytes] to values [n, values of a block]."""
 

@@ -58,20 +58,20 @@ TYPES = {
     6: BlockType("Q5_0", 32, 22),
     7: BlockType("Q5_1", 32, 24),
     8: BlockType("Q8_0", 32, 34),
+    10: BlockType("Q2_K", 256, 84),
+    11: BlockType("Q3_K", 256, 110),
     12: BlockType("Q4_K", 256, 144),
     13: BlockType("Q5_K", 256, 176),
     14: BlockType("Q6_K", 256, 210),
+    20: BlockType("IQ4_NL", 32, 18),
+    23: BlockType("IQ4_XS", 256, 136),
     30: BlockType("BF16", 1, 2),
 }
 """The types that are read, by their numbers."""
 
-UNREAD = {9: "Q8_1", 10: "Q2_K", 11: "Q3_K", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS"} | {
-    18: "IQ3_XXS",
-    19: "IQ1_S",
-    20: "IQ4_NL",
+UNREAD = {9: "Q8_1", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S"} | {
     21: "IQ3_S",
     22: "IQ2_S",
-    23: "IQ4_XS",
     24: "I8",
     25: "I16",
     26: "I32",
@@ -81,6 +81,9 @@ UNREAD = {9: "Q8_1", 10: "Q2_K", 11: "Q3_K", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2
     34: "TQ1_0",
     35: "TQ2_0",
     39: "MXFP4",
+    40: "NVFP4",
+    41: "Q1_0",
+    42: "Q2_0",
 }
 """Names of types that are not."""
 
@@ -235,7 +238,10 @@ def _entry(cursor: _Cursor) -> GgufTensor:
     if kind not in TYPES:
         named = UNREAD.get(kind, f"number {kind}")
         known = ", ".join(known.name for known in TYPES.values())
-        raise cursor.fault(f"has type {named}, which is not supported; use one of {known}")
+        raise cursor.fault(
+            f"has type {named}, which is not supported; take a file of the model with types among"
+            f" {known}"
+        )
     if math.prod(sizes) >= 1 << 48 or max(sizes) >= 1 << 48:
         raise cursor.fault(f"has the shape {sizes[::-1]}, which no file can hold")
     if sizes[0] % TYPES[kind].size:

@@ -75,7 +75,7 @@ HOSTILE = {
     "a size that overflows": (one_tensor((1 << 63, 1 << 63)), "no file can hold"),
     "rows that are no blocks": (one_tensor((33,), 2), "not a multiple of 32"),
     "an unknown tensor type": (one_tensor(kind=99), "type number 99"),
-    "a tensor type that is not read": (one_tensor((256,), 10), "type Q2_K, which is not"),
+    "a tensor type that is not read": (one_tensor((256,), 16), "type IQ2_XXS, which is not"),
     "an offset past the end": (one_tensor(offset=1 << 20), "leave the"),
     "an offset that wraps": (one_tensor(offset=(1 << 64) - 32), "leave the"),
     "an odd offset": (one_tensor(offset=3), "not a multiple of 32"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -58,6 +59,32 @@ def q6(block: Block, i: int) -> np.float32:
     return np.float32(low + 16 * high - 32) * (np.float32(scale) * half(block, 208))
 
 
+def q2(block: Block, i: int) -> np.float32:
+    part, run, at = i // 128, i // 32 % 4, i % 32
+    code = block[16 + 32 * part + at] >> 2 * run & 3
+    scale = np.float32(block[i // 16] & 15) * half(block, 80)
+    return np.float32(code) * scale - np.float32(block[i // 16] >> 4) * half(block, 82)
+
+
+def q3(block: Block, i: int) -> np.float32:
+    part, run, at, piece = i // 128, i // 32 % 4, i % 32, i // 16
+    code = block[32 + 32 * part + at] >> 2 * run & 3 | (block[at] >> i // 32 & 1) << 2
+    low = block[96 + piece % 8] >> (4 if piece > 7 else 0) & 15
+    high = block[104 + piece % 4] >> 2 * (piece // 4) & 3
+    return np.float32(code - 4) * (np.float32(low + 16 * high - 32) * half(block, 108))
+
+
+CURVE = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
+
+
+def iq4_xs(block: Block, i: int) -> np.float32:
+    run = i // 32
+    low = block[4 + run // 2] >> 4 * (run % 2) & 15
+    high = int.from_bytes(block[2:4], "little") >> 2 * run & 3
+    scale = np.float32(low + 16 * high - 32) * half(block, 0)
+    return np.float32(CURVE[nibble(block[8:], i, 16)]) * scale
+
+
 ONE_BY_ONE: dict[str, Callable[[Block, int], np.float32]] = {
     "Q4_0": lambda b, i: np.float32(nibble(b[2:], i, 16) - 8) * half(b, 0),
     "Q4_1": lambda b, i: np.float32(nibble(b[4:], i, 16)) * half(b, 0) + half(b, 2),
@@ -71,6 +98,10 @@ ONE_BY_ONE: dict[str, Callable[[Block, int], np.float32]] = {
         b, nibble(b[48:], i, 32) | 16 * (b[16 + i % 32] >> i // 32 & 1), i // 32
     ),
     "Q6_K": q6,
+    "Q2_K": q2,
+    "Q3_K": q3,
+    "IQ4_NL": lambda b, i: np.float32(CURVE[nibble(b[2:], i, 16)]) * half(b, 0),
+    "IQ4_XS": iq4_xs,
 }
 
 
@@ -78,7 +109,8 @@ def random_blocks(name: str, count: int) -> NDArray[np.uint8]:
     """Any bytes, but scales that are finite."""
     rng = np.random.default_rng(len(name))
     blocks = rng.integers(0, 256, (count, KINDS[name].nbytes), dtype=np.uint8)
-    for at in {"Q6_K": (208,)}.get(name, (0, 2)):
+    places = {"Q6_K": (208,), "Q2_K": (80, 82), "Q3_K": (108,), "IQ4_XS": (0,)}
+    for at in places.get(name, (0, 2)):
         halves = rng.standard_normal((count, 1)).astype("<f2")
         blocks[:, at : at + 2] = halves.view(np.uint8)
     return blocks
@@ -93,6 +125,13 @@ def test_every_value_of_a_block_is_what_the_format_says(name: str) -> None:
     found = DECODERS[name](blocks)
     assert found.dtype == np.float32
     assert np.array_equal(found, np.array(expected, np.float32))
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_blocks_that_llama_cpp_wrote_have_the_values_it_reads(name: str) -> None:
+    """Random weights, written as each type and then read back as F32 by its llama-quantize."""
+    with np.load(Path(__file__).with_name("gguf_blocks.npz"), allow_pickle=False) as recorded:
+        assert np.array_equal(DECODERS[name](recorded[name]), recorded[f"{name}.values"])
 
 
 def test_every_type_of_the_table_can_be_decoded() -> None:
