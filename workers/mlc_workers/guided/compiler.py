@@ -69,9 +69,16 @@ _META = set("\\.+*?()|[]{}^$#&-~/")
 class MatcherGuide:
     """One choice's place in its grammar (see `mlc_workers.request.Guide`)."""
 
-    def __init__(self, matcher: LLMatcher, num_words: int, end_ids: frozenset[int]) -> None:
+    def __init__(
+        self,
+        matcher: LLMatcher,
+        tokenizer: LLTokenizer,
+        num_words: int,
+        end_ids: frozenset[int],
+    ) -> None:
         """`end_ids`: tokens that end this answer; they may come where the text is complete."""
         self._matcher = matcher
+        self._tokenizer = tokenizer
         self._end_ids = end_ids
         self._can_end = False
         self.num_words = num_words
@@ -84,6 +91,10 @@ class MatcherGuide:
         if self._matcher.is_accepting():
             for token_id in self._end_ids:
                 words[token_id // 32] |= np.uint32(1 << (token_id % 32))
+        elif (only := _only(words)) is not None and not self._matcher.validate_tokens([only]):
+            words[:] = 0
+            for token_id in self._spelled():
+                words[token_id // 32] = 1 << (token_id % 32)
 
     def accept(self, token_id: int) -> bool:
         """Raises EngineFault for a token that the mask does not have, GrammarTooComplex."""
@@ -100,14 +111,32 @@ class MatcherGuide:
         """What must come next, in the tokens that a text would be cut into."""
         if self._matcher.is_accepting():
             return []
-        return self._matcher.compute_ff_tokens()
+        tokens = self._matcher.compute_ff_tokens()
+        return tokens[: self._matcher.validate_tokens(tokens)] or (
+            self._spelled() if tokens else []
+        )
+
+    def _spelled(self) -> list[int]:
+        """The token that the forced text begins with, where the tokenizer would cut it into
+        tokens that are not that text: names of added tokens, characters that it normalizes.
+        """
+        data = self._matcher.compute_ff_bytes()
+        try:
+            text = data.decode()
+        except UnicodeDecodeError as error:
+            text = data[: error.start].decode()
+        greedy = self._tokenizer.greedy_tokenize
+        return (greedy(text) if text else self._tokenizer.tokenize_bytes(data[:1]))[:1]
 
 
 class CompiledGrammar:
     """A grammar at its start, to be copied for every choice."""
 
-    def __init__(self, matcher: LLMatcher, num_words: int, num_bytes: int) -> None:
+    def __init__(
+        self, matcher: LLMatcher, tokenizer: LLTokenizer, num_words: int, num_bytes: int
+    ) -> None:
         self._matcher = matcher
+        self._tokenizer = tokenizer
         self._num_words = num_words
         self.num_bytes = num_bytes
         """About how much memory it holds."""
@@ -115,7 +144,7 @@ class CompiledGrammar:
     def open(self, end_ids: frozenset[int]) -> MatcherGuide:
         """The guide of a new choice."""
         known = frozenset(i for i in end_ids if 0 <= i < self._num_words * 32)
-        return MatcherGuide(self._matcher.deep_copy(), self._num_words, known)
+        return MatcherGuide(self._matcher.deep_copy(), self._tokenizer, self._num_words, known)
 
 
 class Compiler:
@@ -145,7 +174,7 @@ class Compiler:
         if first.is_error():
             raise _unusable(grammar, "no text matches it, or its beginning is too complex")
         num_bytes = BYTES_PER_GRAMMAR + BYTES_PER_BYTE * len(grammar.text)
-        return CompiledGrammar(matcher, self._num_words, num_bytes)
+        return CompiledGrammar(matcher, self._tokenizer, self._num_words, num_bytes)
 
     def _source(self, grammar: Grammar) -> str:
         if grammar.kind != "structural_tag":
@@ -211,6 +240,15 @@ class _TokenizerFile(msgspec.Struct):
 def _added_tokens(tokenizer: Path) -> dict[str, int]:
     file = msgspec.json.decode(tokenizer.read_bytes(), type=_TokenizerFile)
     return {token.content: token.id for token in file.added_tokens if token.content}
+
+
+def _only(words: NDArray[np.uint32]) -> int | None:
+    """The token that a mask lets through, where it is a single one."""
+    if np.count_nonzero(words) != 1:
+        return None
+    place = int(words.argmax())
+    bits = int(words[place])
+    return None if bits & (bits - 1) else place * 32 + bits.bit_length() - 1
 
 
 def _literal(text: str) -> str:

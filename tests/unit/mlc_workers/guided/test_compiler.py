@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from mlc_llm.protocol.generation import Grammar
 from mlc_workers.guided.compiler import Compiler
 from mlc_workers.request import GrammarTooComplex
 from support.grammar_walks import TOKENIZER, Walker
-from support.toy_tokenizers import byte_fallback, write
+from support.toy_tokenizers import byte_fallback, byte_level, write
 
 WALKER = Walker()
 
@@ -131,6 +132,7 @@ FORCING = {
     "regex": Grammar("regex", "(hello world|help yourself) and goodbye(, friend)?", "r"),
     "choice": Grammar("choice", '["first choice", "second choice"]', "c"),
     "lark": Grammar("lark", 'start: "begin " (/[ab]/ " then go on ")+ "and end"', "g"),
+    "names of tokens": schema({"enum": ["a<|im_end|>b", "<|im_start|>", "x <|endoftext|>"]}),
 }
 
 
@@ -162,6 +164,33 @@ def test_what_is_forced_is_all_that_the_masks_would_have_let_through(
         if is_complete or token_id == 0:
             break
     assert num_forced > 0
+
+
+def byte_level_composed(words: list[str]) -> dict[str, Any]:
+    return {**byte_level(words), "normalizer": {"type": "NFC"}}
+
+
+@pytest.mark.parametrize(
+    "text", ["<|end|>", "a <think> b", "<s></s>", "e\u0301a", "a\u2581b", "\u2581"]
+)
+@pytest.mark.parametrize("toy", [byte_fallback, byte_level_composed])
+def test_a_text_that_the_tokenizer_takes_for_another_is_written_as_it_is(
+    toy: Callable[[list[str]], dict[str, Any]], text: str, tmp_path: Path
+) -> None:
+    walker = Walker(write(tmp_path, toy(["<", "|", "</", "end"])), eos=2)
+    for grammar in (schema({"const": text}), Grammar("choice", json.dumps([text, text]), "c")):
+        found = walker.walk(grammar, 0)
+        assert found is not None
+        assert found.strip('"') == text
+        guide, forced, is_complete = (
+            walker.compiler.compile(grammar).open(frozenset({2})),
+            b"",
+            False,
+        )
+        while not is_complete and (tokens := guide.forced()):
+            forced += b"".join(map(walker.table.bytes_of, tokens))
+            is_complete = [guide.accept(token_id) for token_id in tokens][-1]
+        assert forced.decode() == found
 
 
 def bits_of(words: NDArray[np.uint32]) -> list[int]:
