@@ -4,6 +4,7 @@ What comes out allows the same values, or fewer where JSON Schema is looser than
 
     format: "x-mine"        dropped: to JSON Schema a format that nobody defined is a remark
     not: {not: S}           S, and so a single branch of oneOf
+    uniqueItems: false      dropped, as all that says nothing: then without if, propertyNames: {}
     format: date, time ...  no year 0, 30th of February, leap second, small t or z
     format: hostname        no two hyphens in a row, at most 253 characters
 
@@ -32,6 +33,25 @@ _MAP = frozenset(
 )
 """Keywords whose value is a schema, a list of schemas, or schemas by name."""
 
+_NEED = {
+    "if": {"then", "else"},
+    "then": {"if"},
+    "else": {"if"},
+    "minContains": {"contains"},
+    "maxContains": {"contains"},
+}
+"""Keywords that say nothing without one of others."""
+_SAYS_NOTHING: dict[str, tuple[Any, ...]] = {
+    "uniqueItems": (False,),
+    "propertyNames": (True, {}),
+    "unevaluatedItems": (True, {}),
+    "unevaluatedProperties": (True, {}),
+    "dependencies": ({},),
+    "dependentRequired": ({},),
+    "dependentSchemas": ({},),
+}
+"""Values with which a keyword allows everything."""
+
 _YEAR = "([0-9]{3}[1-9]|[0-9]{2}[1-9]0|[0-9][1-9]00|[1-9]000)"
 _OF_FOUR = "(0[48]|[2468][048]|[13579][26])"
 _LEAP_YEAR = f"([0-9]{{2}}{_OF_FOUR}|{_OF_FOUR}00)"
@@ -50,9 +70,12 @@ _STRICTER: dict[str, dict[str, Any]] = {
 """What is asked of texts beside their format: the library takes these formats too lightly."""
 
 
+_MOVED = frozenset(("not", "oneOf", "contains", *_NEED, *_SAYS_NOTHING))
+
+
 def plain(schema: dict[str, Any]) -> dict[str, Any]:
     """A new schema. `schema` is at most as deep as `limits.MAX_SCHEMA_DEPTH`."""
-    moved = any("/not" in path or "/oneOf" in path for path in _references(schema))
+    moved = any(not _MOVED.isdisjoint(path.split("/")) for path in _references(schema))
     return _node(schema, may_move=not moved)
 
 
@@ -65,6 +88,7 @@ def _node(schema: dict[str, Any], may_move: bool) -> dict[str, Any]:
     found = {key: _inside(key, value, inner) for key, value in schema.items()}
     also: list[Any] = []
     if may_move:
+        _drop_remarks(found)
         also += _unwrap(found)
     name = found.get("format")
     if isinstance(name, str):
@@ -84,6 +108,20 @@ def _inside(key: str, value: Any, inner: Callable[[Any], Any]) -> Any:
     if key in _LIST and isinstance(value, list):
         return [inner(schema) for schema in value]
     return inner(value) if key in _ONE else value
+
+
+def _drop_remarks(schema: dict[str, Any]) -> None:
+    """Take out keywords that deny no value."""
+    if schema.get("minContains") == 0 and "maxContains" not in schema:
+        schema.pop("contains", None)
+    idle = [
+        name
+        for name, value in schema.items()
+        if any(value is one or (one == {} == value) for one in _SAYS_NOTHING.get(name, ()))
+        or (name in _NEED and not _NEED[name] & schema.keys())
+    ]
+    for name in idle:
+        del schema[name]
 
 
 def _unwrap(schema: dict[str, Any]) -> Iterator[Any]:
