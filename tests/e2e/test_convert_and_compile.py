@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import fcntl
 import json
+import subprocess
+import sys
 from pathlib import Path
 
+import pytest
 import requests
 
-from support.folders import tiny_llama, write_hf_folder
-from support.server import Server, run_cli
+from mlc_llm.models.folder import open_folder
+from mlc_llm.weights.load import available_cores
+from mlc_llm.weights.tensor_cache import find_tensors
+from support.folders import mlc_config, tiny_llama, write_hf_folder, write_json, write_tokenizer
+from support.server import Server, environment, run_cli
 
 PROMPT = [5, 17, 40, 3, 99, 120, 7]
 
@@ -67,6 +73,45 @@ def test_a_killed_conversion_leaves_nothing_that_the_next_does_not_remove(tmp_pa
     assert done.returncode == 0, done.stderr
     assert not left.exists()
     assert held.exists()
+
+
+STOPS_AT = """
+import sys
+from mlc_llm.cli import main
+from mlc_llm.weights import convert
+def stop(*arguments):
+    print("here", flush=True)
+    sys.stdin.read()
+setattr(convert, sys.argv[1], stop)
+main(["convert_weight", *sys.argv[2:]])
+"""
+"""A conversion that waits where it calls a function of its module."""
+
+
+@pytest.mark.parametrize("place", ["write_manifests", "count"])
+def test_a_conversion_may_be_killed_and_made_again(place: str, tmp_path: Path) -> None:
+    """Once before the files are moved, and once between them and their manifest."""
+    source, target = tmp_path / "hf", tmp_path / "mlc"
+    write_hf_folder(source, tiny_llama())
+    arguments = (str(source), "--quantization", "q4f16_1", "-o", str(target))
+    with subprocess.Popen(
+        [sys.executable, "-c", STOPS_AT, place, *arguments],
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"here\n"
+        child.kill()
+    assert list(target.glob(".converting-*"))
+    assert not (target / "tensor-cache.json").exists()
+    done = run_cli("convert_weight", *arguments)
+    assert done.returncode == 0, done.stderr
+    write_json(target / "mlc-chat-config.json", mlc_config(tiny_llama(), "q4f16_1"))
+    write_tokenizer(target)
+    open_folder(target)
+    assert find_tensors(target, verify=True, threads=available_cores())
+    assert not list(target.glob(".*"))
 
 
 def test_a_broken_checkpoint_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:

@@ -104,7 +104,8 @@ def convert(
             digests = _write_all(scratch, parts, shards, pool, progress)
             num_parameters = sum(int(np.prod(part.shape)) for part in parts)
             write_manifests(scratch, shards, digests, num_parameters)
-            _publish(scratch, output, shards)
+            with _alone(output):
+                _publish(scratch, output, shards)
         except OSError as error:
             raise BadConfig(f"{output}: cannot be written ({error.strerror})") from None
         finally:
@@ -288,10 +289,11 @@ def _scratch(output: Path) -> Iterator[Path]:
     existed = output.exists()
     try:
         output.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(output)
-        scratch = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=output))
-        lock = (scratch / LOCK).open("w")
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        with _alone(output):
+            _remove_leftovers(output)
+            scratch = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=output))
+            lock = (scratch / LOCK).open("w")
+            fcntl.flock(lock, fcntl.LOCK_EX)
     except OSError as error:
         raise BadConfig(f"{output}: cannot be written ({error.strerror})") from None
     try:
@@ -304,17 +306,29 @@ def _scratch(output: Path) -> Iterator[Path]:
                 output.rmdir()
 
 
+@contextmanager
+def _alone(output: Path) -> Iterator[None]:
+    """Hold the folder: no other conversion into it begins or publishes meanwhile."""
+    folder = os.open(output, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with suppress(OSError):  # a network file system may lock no folders
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
 def _remove_leftovers(output: Path) -> None:
     """What conversions left that were killed: nobody holds their locks any more."""
     for scratch in output.glob(f"{SCRATCH}*"):
-        with suppress(OSError), (scratch / LOCK).open("r+") as lock:
+        with suppress(OSError), (scratch / LOCK).open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _publish(scratch: Path, output: Path, shards: Sequence[Shard]) -> None:
     """Move the files. Between the first and the last the folder has no manifest, so nobody reads a
-    mixture of old and new."""
+    mixture of old and new; who converts into the same folder waits (`_alone`)."""
     for name in (*MANIFEST_NAMES, MANIFEST_16):
         (output / name).unlink(missing_ok=True)
     for shard in shards:

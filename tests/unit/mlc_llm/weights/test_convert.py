@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -191,6 +193,27 @@ def test_a_second_conversion_replaces_the_first_completely(
     assert [p.name for p in (tmp_path / "mlc").glob("params_shard_*")] == ["params_shard_0.bin"]
     assert not (tmp_path / "mlc" / "tensor-cache-b16.json").exists()
     assert not list((tmp_path / "mlc").glob(".conv*"))
+
+
+def test_of_two_conversions_into_a_folder_one_moves_its_files_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else shards of one might lie beside the manifest of the other."""
+    moved = []
+
+    def publish(scratch: Path, output: Path, shards: object) -> None:
+        other = os.open(output, os.O_RDONLY)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(other)
+        moved.append(output)
+
+    write_hf_folder(tmp_path / "hf", tiny_llama())
+    monkeypatch.setattr(converting, "_publish", publish)
+    (tmp_path / "mlc" / ".converting-killed-early").mkdir(parents=True)
+    converted(tmp_path / "hf", tmp_path / "mlc", "q4f16_1")
+    assert moved == [tmp_path / "mlc"]
+    assert not list((tmp_path / "mlc").glob(".*"))
 
 
 def test_the_manifest_counts_parameters_and_bits(tmp_path: Path) -> None:
