@@ -61,8 +61,7 @@ def main(argv: Sequence[str]) -> int:
         **_said_by_files(folder.path),
         **_tokenizer_fields(folder),
         "conv_template": template,
-        "model_task": "chat",
-        "embedding_metadata": None,
+        **_task(folder),
     }
     try:
         given.output.mkdir(parents=True, exist_ok=True)
@@ -75,6 +74,16 @@ def main(argv: Sequence[str]) -> int:
         print("the model has no chat template and --conv-template names none", file=sys.stderr)
     print(f"wrote {given.output / CONFIG}")
     return 0
+
+
+def _task(folder: ModelFolder) -> dict[str, Any]:
+    """What the model is for. One that embeds says how; decoders take the last token by default."""
+    encodes = folder.architecture.encoder
+    if not encodes and folder.pooling == "last":
+        return {"model_task": "chat", "embedding_metadata": None}
+    kind = "encoder" if encodes else "decoder"
+    how = {"model_type": kind, "pooling_strategy": folder.pooling, "normalize": True}
+    return {"model_task": "embedding", "embedding_metadata": how}
 
 
 def _sizes(given: Namespace) -> Sizes:

@@ -18,6 +18,7 @@ from mlc_llm.models.document import (
     read_json,
     read_optional_json,
 )
+from mlc_llm.models.mlc import Pooling
 from mlc_llm.models.quantized import quantized
 
 MANIFEST_NAMES = ("tensor-cache.json", "ndarray-cache.json")
@@ -30,10 +31,6 @@ MAX_STOPS = 100
 
 TOOL_USE = "tool_use"
 """Hugging Face's name of a model's template for requests with tools."""
-
-
-Pooling = Literal["last", "mean", "cls"]
-"""Which hidden states become an embedding: the last token's, the mean of all, the first token's."""
 
 
 class GenerationDefaults(Struct, frozen=True, kw_only=True):
@@ -172,7 +169,7 @@ def _open_mlc(path: Path, config_path: Path) -> ModelFolder:
         context_window_size=min(window, architecture.context_window_size),
         prefill_chunk_size=mlc.positive(config.prefill_chunk_size),
         sliding_window_size=mlc.positive(config.sliding_window_size),
-        pooling=_pooling(path, architecture),
+        pooling=_stored_pooling(config) or _pooling(path, architecture),
     )
 
 
@@ -196,6 +193,10 @@ def _pooling(path: Path, architecture: Architecture) -> Pooling:
     if len(asked) != 1:
         raise BadModel(f"{file}: only one of cls, mean and lasttoken pooling is supported")
     return asked[0]
+
+
+def _stored_pooling(config: mlc.ChatConfig) -> Pooling | None:
+    return config.embedding_metadata.pooling_strategy if config.embedding_metadata else None
 
 
 def _tokenizer_config(path: Path) -> dict[str, Any]:

@@ -25,14 +25,18 @@ from typing import Any, Literal
 import msgspec
 
 from mlc_llm.errors import BadConfig, BadModel, MLCError
+from mlc_llm.models.folder import MANIFEST_NAMES, TOOL_USE
 
 POLICY_VARIABLE = "MLC_DOWNLOAD_CACHE_POLICY"
 Policy = Literal["ON", "OFF", "REDO", "READONLY"]
 
-MANIFESTS = ("tensor-cache.json", "ndarray-cache.json")
 CONFIGURATION = ("*.json", "*.jinja", "merges.txt", "tokenizer.model")
+DEEPER = ("1_Pooling/config.json", f"additional_chat_templates/{TOOL_USE}.jinja")
+"""The files in folders of a repository that say something about its model."""
+UNREAD = ("consolidated*.safetensors", "adapter_model.safetensors")
+"""The same weights in another program's layout, and what is merged by `convert_weight` only."""
 WEIGHTS = (
-    (MANIFESTS, ("params_shard_*.bin",)),
+    (MANIFEST_NAMES, ("params_shard_*.bin",)),
     (("*.safetensors",), ("*.safetensors",)),
     (("pytorch_model*.bin",), ("pytorch_model*.bin",)),
 )
@@ -99,11 +103,14 @@ def _making(target: Path, again: bool) -> Iterator[Path | None]:
 
 def chosen_files(names: Iterable[str]) -> list[str]:
     """The files of a repository that a model consists of; none when it has no known weights."""
+    names = list(names)
     plain = [name for name in names if _PLAIN.fullmatch(name)][:MAX_FILES]
+    plain = [name for name in plain if name not in _matching(plain, UNREAD)]
+    deeper = [name for name in DEEPER if name in names]
     for has, wanted in WEIGHTS:
         if _matching(plain, has):
             weights = _matching(plain, wanted)
-            return sorted({*_matching(plain, CONFIGURATION), *weights})
+            return sorted({*_matching(plain, CONFIGURATION), *deeper, *weights})
     return []
 
 

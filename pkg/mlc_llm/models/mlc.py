@@ -7,7 +7,7 @@ lack many. 0 and -1 stand for "not set" in sizes.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
@@ -15,6 +15,9 @@ from mlc_llm.models import huggingface
 from mlc_llm.models.architecture import Architecture
 from mlc_llm.models.document import convert
 from mlc_llm.models.huggingface import TokenIds
+
+Pooling = Literal["last", "mean", "cls"]
+"""Which hidden states become an embedding: the last token's, the mean of all, the first token's."""
 
 Window = Annotated[int, Meta(ge=-1, le=1 << 24)]
 
@@ -27,6 +30,12 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
     max_position_embeddings: Window | None = None
     num_key_value_heads: Annotated[int, Meta(ge=0, le=1 << 12)] | None = None
     head_dim: Annotated[int, Meta(ge=0, le=1024)] | None = None
+
+
+class EmbeddingMetadata(Struct, frozen=True, kw_only=True):
+    """`embedding_metadata` of models whose `model_task` is "embedding"."""
+
+    pooling_strategy: Pooling | None = None
 
 
 class ChatConfig(Struct, frozen=True, kw_only=True):
@@ -47,6 +56,7 @@ class ChatConfig(Struct, frozen=True, kw_only=True):
     conv_template: dict[str, Any] | str | None = None
     bos_token_id: TokenIds = None
     eos_token_id: TokenIds = None
+    embedding_metadata: EmbeddingMetadata | None = None
 
 
 def architecture(config: ChatConfig, path: Path) -> Architecture:

@@ -10,6 +10,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from mlc_llm.errors import BadModel
 from mlc_llm.models.architecture import Architecture
 from mlc_llm.models.document import convert
 from mlc_llm.models.families.base import Family
@@ -34,6 +35,8 @@ class Gemma3Config(GemmaConfig, frozen=True, kw_only=True):
     layer_types: list[str] | None = None
     attn_logit_softcapping: Positive | None = None
     final_logit_softcapping: Positive | None = None
+    use_bidirectional_attention: bool | None = None
+    """EmbeddingGemma's, whose layers attend to what follows as well."""
 
 
 class RopeByLayerType(Struct, frozen=True):
@@ -52,6 +55,8 @@ def architecture(values: dict[str, Any], path: Path) -> Architecture:
         local_theta = rope.sliding_attention.rope_theta
         values = {**values, "rope_parameters": by_type["full_attention"]}
     read = convert(values, Gemma3Config, path)
+    if read.use_bidirectional_attention:
+        raise BadModel(f"{path}: use_bidirectional_attention true is not supported; only false is")
     config, different = gemma_fields(read, path)
     pattern = read.sliding_window_pattern
     five_of_six = [(i + 1) % pattern != 0 for i in range(config.num_hidden_layers)]

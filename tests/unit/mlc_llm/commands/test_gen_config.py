@@ -15,7 +15,9 @@ from mlc_llm.conversation_template.names import SHAPES, document
 from mlc_llm.errors import BadConfig, BadModel
 from mlc_llm.models.architecture import RopeScaling
 from mlc_llm.models.folder import open_folder
+from support.checkpoints import FIXTURES, load, write_folder
 from support.folders import hf_config, tiny_llama, write_hf_folder, write_json
+from support.toy_tokenizers import word_pieces
 
 
 def generated(source: Path, output: Path, *flags: str) -> dict[str, Any]:
@@ -53,6 +55,18 @@ def test_sizes_of_the_command_line_are_written(tmp_path: Path) -> None:
     assert (found["context_window_size"], found["prefill_chunk_size"]) == (64, 32)
     assert found["model_config"]["max_batch_size"] == 4
     assert open_folder(tmp_path / "mlc").context_window_size == 64
+
+
+def test_a_model_that_embeds_says_how(tmp_path: Path) -> None:
+    recorded = load(FIXTURES / "bert.npz")
+    write_folder(tmp_path / "hf", recorded.config, recorded.tensors)
+    write_json(tmp_path / "hf" / "tokenizer.json", word_pieces(["the", "dog"]))
+    (tmp_path / "hf" / "1_Pooling").mkdir()
+    write_json(tmp_path / "hf" / "1_Pooling" / "config.json", {"pooling_mode_cls_token": True})
+    found = generated(tmp_path / "hf", tmp_path / "mlc")
+    assert found["model_task"] == "embedding"
+    made = open_folder(tmp_path / "mlc")
+    assert (made.pooling, made.architecture.encoder) == ("cls", True)
 
 
 def test_sampling_defaults_are_the_models_else_mlcs(tmp_path: Path) -> None:

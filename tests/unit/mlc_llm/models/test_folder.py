@@ -207,6 +207,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "half a rope": ({"rope_scaling": {"rope_type": "llama3", "factor": 2.0}}, "low_freq_factor"),
     "tied": ({"tie_word_embeddings": "yes"}, "tie_word_embeddings"),
     "end token": ({"eos_token_id": "</s>"}, "eos_token_id"),
+    "an embedding Gemma": (
+        {"model_type": "gemma3_text", "use_bidirectional_attention": True},
+        "use_bidirectional_attention true is not supported",
+    ),
 }  # fmt: skip
 
 

@@ -171,6 +171,11 @@ def test_a_bare_name_never_asks_the_hub(the_hub: FakeHub) -> None:
         ([".model.safetensors"], []),
         (["a/model.safetensors"], []),
         (["flax_model.msgpack"], []),
+        (["model-1.safetensors", "consolidated.safetensors"], ["model-1.safetensors"]),
+        (
+            ["model.safetensors", "1_Pooling/config.json", "2_Dense/config.json"],
+            ["1_Pooling/config.json", "model.safetensors"],
+        ),
     ],
 )
 def test_only_plain_files_of_one_format_are_chosen(files: list[str], expected: list[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from mlc_llm.weights.safetensors import find_tensors
 from mlc_llm.weights.shards import plan
 from support import mlc_decoder
 from support.checkpoints import FIXTURES, load, write_folder
+from support.family_configs import CONFIGS, ENCODERS
 from support.folders import mlc_config, tiny_llama, write_hf_folder, write_json, write_tokenizer
 
 WRITTEN = [name for name, storage in STORAGES.items() if storage.kind != "awq"]
@@ -47,13 +49,21 @@ def converted(source: Path, output: Path, quantization: str, threads: int = 2) -
     write_tokenizer(output)
 
 
-@pytest.mark.parametrize("name", ["mixtral", "qwen2_moe", "deepseek_v3", "bert"])
+UNLIKE_LLAMA = ("mixtral", "qwen2_moe", "deepseek_v3", "bert")
+FORMATS = ("q0f16", "q3f16_1", "q4f16_0", "q4f16_1", "q8f16_1", "e4m3_e4m3_f16")
+
+
 @pytest.mark.parametrize(
-    "quantization", ["q0f16", "q3f16_1", "q4f16_0", "q4f16_1", "e4m3_e4m3_f16"]
+    ("name", "quantization"),
+    [
+        *((name, "q4f16_1") for name in (*CONFIGS, *ENCODERS) if name not in UNLIKE_LLAMA),
+        *product(UNLIKE_LLAMA, FORMATS),
+    ],
 )
 def test_what_lies_otherwise_with_mlc_arrives_again(
-    quantization: str, name: str, tmp_path: Path
+    name: str, quantization: str, tmp_path: Path
 ) -> None:
+    """The names and layouts of every family, and every way in which experts and latents lie."""
     recorded = load(FIXTURES / f"{name}.npz")
     write_folder(tmp_path / "hf", recorded.config, recorded.tensors)
     source, target = open_folder(tmp_path / "hf"), tmp_path / "mlc"
