@@ -105,7 +105,8 @@ def chosen_files(names: Iterable[str]) -> list[str]:
     """The files of a repository that a model consists of; none when it has no known weights."""
     names = list(names)
     plain = [name for name in names if _PLAIN.fullmatch(name)][:MAX_FILES]
-    plain = [name for name in plain if name not in _matching(plain, UNREAD)]
+    unread = set(_matching(plain, UNREAD))
+    plain = [name for name in plain if name not in unread]
     deeper = [name for name in DEEPER if name in names]
     for has, wanted in WEIGHTS:
         if _matching(plain, has):

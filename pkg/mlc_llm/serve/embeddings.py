@@ -13,7 +13,8 @@ from collections.abc import Iterable
 from msgspec import Struct
 
 from mlc_llm.errors import BadRequest, EngineUnavailable, PromptTooLong
-from mlc_llm.models.folder import ModelFolder, Pooling
+from mlc_llm.models.folder import ModelFolder
+from mlc_llm.models.mlc import Pooling
 from mlc_llm.protocol.embeddings import (
     Embedding,
     EmbeddingRequest,
