@@ -10,23 +10,9 @@ import openai
 import pytest
 from jsonschema import Draft202012Validator
 
-from support import toy_tokenizers
-from support.folders import WORDS, tiny_llama, write_hf_folder, write_json
 from support.server import Server
+from support.thinker import PARAMETERS, TOOL, write_thinker
 
-TEMPLATE = (
-    "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}"
-    "{% if tools %}<tool_call>{{ tools | length }}{% endif %}[assistant] "
-    "{% if enable_thinking is not false %}<think>\n{% else %}<think></think>{% endif %}"
-)
-MARKERS = {"<think>": False, "</think>": False, "<tool_call>": True, "</tool_call>": True}
-PARAMETERS = {
-    "type": "object",
-    "properties": {"n": {"type": "integer", "minimum": 0, "maximum": 99}},
-    "required": ["n"],
-    "additionalProperties": False,
-}
-TOOL = {"type": "function", "function": {"name": "f", "parameters": PARAMETERS}}
 BODY: dict[str, Any] = {
     "model": "thinker",
     "messages": [{"role": "user", "content": "Hi"}],
@@ -38,18 +24,7 @@ BODY: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[openai.OpenAI]:
-    folder = tmp_path_factory.mktemp("models") / "thinker"
-    write_hf_folder(folder, tiny_llama())
-    tokenizer = toy_tokenizers.byte_fallback([*WORDS, " "])
-    first = len(tokenizer["model"]["vocab"])
-    for token_id, (name, special) in enumerate(MARKERS.items(), first):
-        tokenizer["added_tokens"].append(
-            {"id": token_id, "content": name, "special": special, "normalized": False}
-            | {"single_word": False, "lstrip": False, "rstrip": False}
-        )
-    toy_tokenizers.write(folder, tokenizer)
-    config = {"bos_token": "<s>", "eos_token": "</s>", "chat_template": TEMPLATE}
-    write_json(folder / "tokenizer_config.json", config)
+    folder = write_thinker(tmp_path_factory.mktemp("models") / "thinker")
     with (
         Server(str(folder), "--served-model-name", "thinker") as server,
         openai.OpenAI(base_url=server.base_url, api_key="none", max_retries=0) as found,

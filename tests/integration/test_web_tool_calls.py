@@ -76,6 +76,7 @@ def test_a_call_in_the_models_notation_is_a_call_on_the_wire(tmp_path: Path) -> 
     fragments = "".join(c["function"]["arguments"] for c in calls)
     assert json.loads(fragments) == ARGUMENTS
     assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
+    assert not any("content" in chunk["choices"][0]["delta"] for chunk in chunks)
 
 
 def seeds() -> list[str]:

@@ -186,7 +186,8 @@ class ChatCompletionResponse(Object, frozen=True):
 class ChatCompletionDelta(Object, frozen=True):
     """What one chunk adds to the message. `content` is always text, so loops may add it up."""
 
-    content: str
+    content: str = ""
+    """In JSON left out of chunks that tell of calls and thoughts, as with OpenAI."""
     role: Literal["assistant"] | None = None
     """In the first chunk of a choice."""
     tool_calls: list[ChatToolCallDelta] | None = None
@@ -194,6 +195,12 @@ class ChatCompletionDelta(Object, frozen=True):
     """More of what the model thinks."""
     reasoning: str | None = None
     """The same, by its other name."""
+
+
+class ChatCompletionTextDelta(ChatCompletionDelta, frozen=True):
+    """A piece of the text, which may be empty; JSON has it always."""
+
+    content: str  # pyright: ignore[reportGeneralTypeIssues] - not the default any more
 
 
 class ChatCompletionStreamResponseChoice(Object, frozen=True):

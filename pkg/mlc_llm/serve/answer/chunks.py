@@ -18,6 +18,7 @@ from mlc_llm.protocol.responses import (
     ChatCompletionDelta,
     ChatCompletionStreamResponse,
     ChatCompletionStreamResponseChoice,
+    ChatCompletionTextDelta,
     ChatFunctionCallDelta,
     ChatToolCallDelta,
     CompletionStreamResponse,
@@ -166,7 +167,10 @@ class ChatChunks(Chunks[ChatCompletionStreamResponse]):
         self, choice: int, text: str, reason: str | None, logprobs: tuple[TokenLogprob, ...]
     ) -> ChatCompletionStreamResponse:
         role: Literal["assistant"] | None = "assistant" if self._begins(choice) else None
-        delta = ChatCompletionDelta(content=text, role=role)
+        reader = self._readers.get(choice)
+        delta: ChatCompletionDelta = ChatCompletionTextDelta(content=text, role=role)
+        if reader is not None and reader.has_told_calls:
+            delta = ChatCompletionDelta(content=text, role=role)
         return self._news(choice, delta, reason, logprobs)
 
     def _part(self, choice: int, part: Part) -> ChatCompletionStreamResponse:
@@ -209,11 +213,9 @@ def delta_of(part: Part, role: Literal["assistant"] | None) -> ChatCompletionDel
     """A part of a message as OpenAI streams it."""
     match part:
         case Text(text=text):
-            return ChatCompletionDelta(content=text, role=role)
+            return ChatCompletionTextDelta(content=text, role=role)
         case Reasoning(text=text):
-            return ChatCompletionDelta(
-                content="", role=role, reasoning_content=text, reasoning=text
-            )
+            return ChatCompletionDelta(role=role, reasoning_content=text, reasoning=text)
         case Call(index=index, id=call_id, name=name):
             call = ChatToolCallDelta(
                 index=index,
@@ -225,7 +227,7 @@ def delta_of(part: Part, role: Literal["assistant"] | None) -> ChatCompletionDel
             call = ChatToolCallDelta(index=index, function=ChatFunctionCallDelta(arguments=text))
         case _:
             assert_never(part)
-    return ChatCompletionDelta(content="", role=role, tool_calls=[call])
+    return ChatCompletionDelta(role=role, tool_calls=[call])
 
 
 class CompletionChunks(Chunks[CompletionStreamResponse]):

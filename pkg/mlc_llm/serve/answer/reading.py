@@ -146,6 +146,11 @@ class ChoiceReader:
                 assert_never(event)
 
     @property
+    def has_told_calls(self) -> bool:
+        """Whether some of the parts were calls."""
+        return self._num_calls > 0 and not self._is_raw
+
+    @property
     def _is_shown(self) -> bool:
         return self._reading.parallel or self._num_calls == 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import msgspec
@@ -100,6 +101,25 @@ def test_an_answer_without_thoughts_and_calls_is_as_if_nobody_had_read_it() -> N
     read, plain = whole(*texts), whole(*texts, reading=None)
     assert msgspec.json.encode(read) == msgspec.json.encode(plain)
     assert added_up(streamed(*texts)) == added_up(streamed(*texts, reading=None))
+
+
+@pytest.mark.parametrize(
+    ("texts", "has_content"),
+    [
+        (["{f!", "}", ""], [False] * 4),
+        (["(hm", ")yes", ""], [False, True, True]),
+        (["yes", "{f!", "}", ""], [True] + [False] * 4),
+        (["yes", ""], [True, True]),
+    ],
+    ids=["calls", "thoughts", "text and calls", "text"],
+)
+def test_chunks_have_content_where_they_tell_of_the_text(
+    texts: list[str], has_content: list[bool]
+) -> None:
+    chunks = streamed(*texts)
+    told = [json.loads(msgspec.json.encode(c))["choices"][0]["delta"] for c in chunks]
+    assert ["content" in delta for delta in told] == has_content
+    assert all(type(chunk.choices[0].delta.content) is str for chunk in chunks)
 
 
 def test_a_call_begins_with_its_id_and_name_and_goes_on_with_its_arguments() -> None:
