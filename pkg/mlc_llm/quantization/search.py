@@ -9,18 +9,26 @@ it leaves <x, x> - <x, q>^2 / <q, q> (the idea of llama.cpp's search for its 4-b
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mlc_llm.quantization.floats import FloatArray
-from mlc_llm.quantization.group import GROUP_WORDS, MAX_INT, Quantized, join_nibbles, tail_mask
+from mlc_llm.quantization.group import (
+    GROUP_WORDS,
+    MAX_INT,
+    WORD_ELEMENTS,
+    HalfArray,
+    Quantized,
+    WordArray,
+    tail_mask,
+)
 from mlc_llm.quantization.scheme import CODES, GROUP_SIZE
 
 LEVELS = (8.0, 7.5, 7.0, 8.6, 6.5, 9.2)
 """How many times a scale the value of the largest magnitude is, to begin with."""
 
 HIGHEST = 15 - MAX_INT
-BLOCK_GROUPS = 2048
-"""Groups that are searched at a time: their values stay in a core's cache."""
+BLOCK_GROUPS = 8192
+"""Groups that are searched at a time: few enough that their values stay in a core's cache, many
+enough that threads rarely meet at the interpreter's lock."""
 
 
 def quantize_closest(weights: FloatArray) -> Quantized:
@@ -34,50 +42,60 @@ def quantize_closest(weights: FloatArray) -> Quantized:
         weights = np.pad(weights, ((0, 0), (0, tail)))
     grouped = weights.reshape(rows * groups, GROUP_SIZE)
     scales = np.empty(len(grouped), np.float16)
-    codes = np.empty(grouped.shape, np.uint8)
+    words = np.empty((len(grouped), GROUP_WORDS), np.uint32)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         for first in range(0, len(grouped), BLOCK_GROUPS):
             block = slice(first, first + BLOCK_GROUPS)
-            scales[block], codes[block] = _search(grouped[block])
-    words = join_nibbles(codes).reshape(rows, groups * GROUP_WORDS)
+            values = grouped[block].T.copy(order="C")
+            scales[block] = _closest_scales(values)
+            words[block] = _words(values, scales[block]).T
+    words = words.reshape(rows, groups * GROUP_WORDS)
     if tail:
         words[:, -GROUP_WORDS:] &= tail_mask(cols, CODES["q4"])
     return Quantized(words, scales.reshape(rows, groups))
 
 
-def _search(grouped: FloatArray) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:
-    """Scales and codes of some groups [n, 32]."""
-    extreme = _extremes(grouped)
-    best_gain = np.zeros(len(grouped), np.float32)
-    best = extreme / np.float32(HIGHEST)
+def _closest_scales(values: FloatArray) -> HalfArray:
+    """The scales [n] of some groups [32, n]: side by side, so that passes are long."""
+    extreme = _extremes(values)
     inverse = np.float32(1) / np.where(extreme == 0, np.float32(np.inf), extreme)
-    codes = np.empty_like(grouped)
-    for level in LEVELS:
-        np.multiply(grouped, (inverse * np.float32(level))[:, None], out=codes)
-        _round(codes)
-        product = np.einsum("ij,ij->i", grouped, codes)
-        square = np.einsum("ij,ij->i", codes, codes)
-        scale = product / np.maximum(square, np.float32(1))
-        gain = product * scale
-        better = gain > best_gain
-        np.copyto(best, scale, where=better)
-        np.copyto(best_gain, gain, where=better)
-    scales = best.astype(np.float16)
+    codes = np.empty_like(values)
+    products, squares = np.empty((2, len(LEVELS), len(extreme)), np.float32)
+    for level, product, square in zip(LEVELS, products, squares, strict=True):
+        np.multiply(values, inverse * np.float32(level), out=codes)
+        _round(codes, level)
+        np.einsum("ij,ij->j", values, codes, out=product)
+        np.einsum("ij,ij->j", codes, codes, out=square)
+    found = products / np.maximum(squares, np.float32(1))
+    products *= found
+    best = products.argmax(axis=0)
+    scales: HalfArray = np.take_along_axis(found, best[None], axis=0)[0].astype(np.float16)
+    return scales
+
+
+def _words(values: FloatArray, scales: HalfArray) -> WordArray:
+    """The codes [4, n] of groups [32, n] nearest to their values; overwrites `values`."""
     stored = scales.astype(np.float32)
     stored[stored == 0] = np.inf
-    np.divide(grouped, stored[:, None], out=codes)
-    _round(codes)
-    codes += np.float32(MAX_INT)
-    return scales, codes.astype(np.uint8)
+    values /= stored
+    _round(values, np.inf)
+    values += np.float32(MAX_INT)
+    codes = values.astype(np.uint8)
+    words = codes[::WORD_ELEMENTS].astype(np.uint32)
+    for i in range(1, WORD_ELEMENTS):
+        words |= codes[i::WORD_ELEMENTS].astype(np.uint32) << np.uint32(4 * i)
+    return words
 
 
-def _extremes(grouped: FloatArray) -> FloatArray:
+def _extremes(values: FloatArray) -> FloatArray:
     """The value of the largest magnitude of each group, with its sign."""
-    high, low = grouped.max(axis=1), grouped.min(axis=1)
+    high, low = values.max(axis=0), values.min(axis=0)
     found: FloatArray = np.where(high >= -low, high, low)
     return found
 
 
-def _round(codes: FloatArray) -> None:
+def _round(codes: FloatArray, level: float) -> None:
+    """To codes there are, in place; `level`: the largest magnitude before."""
     np.rint(codes, out=codes)
-    np.clip(codes, -MAX_INT, HIGHEST, out=codes)
+    if level > MAX_INT:
+        np.clip(codes, -MAX_INT, HIGHEST, out=codes)
