@@ -54,6 +54,8 @@ def test_a_converted_and_compiled_model_serves_what_the_checkpoint_serves(tmp_pa
     done = run_cli("model_metadata", str(library))
     assert (done.returncode, done.stdout) == (1, "")
     assert "is not a complete library" in done.stderr
+    done = run_cli("model_metadata", str(tmp_path / "gone.so"))
+    assert done.stderr.endswith("gone.so: No such file or directory\n")
 
 
 def test_a_killed_conversion_leaves_nothing_that_the_next_does_not_remove(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
@@ -36,17 +37,25 @@ def main(argv: Sequence[str]) -> int:
     compiler = c_compiler()
     if compiler is None:
         raise BadConfig("no C compiler (cc, gcc, clang) is installed; install one")
+    _check_writable(output)
     level = device.level.value
     spec = LibrarySpec(folder.architecture, scheme.name, level, scheme.kv_dtype)
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
         compile_in_child(Job(spec, str(output.resolve()), compiler), _progress)
     except LinkFailed as failure:
-        raise BadConfig(f"{compiler} cannot link a library ({failure})") from None
-    except OSError as error:
-        raise BadConfig(f"{output}: cannot be written ({error.strerror})") from None
+        raise BadConfig(f"{compiler[0]} cannot link a library ({failure})") from None
     print(f"wrote {output}: {scheme.name} for {device.kind} ({device.level.value})")
     return 0
+
+
+def _check_writable(output: Path) -> None:
+    """Raise `BadConfig` before work is done that could not be kept."""
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output.parent):
+            pass
+    except OSError as error:
+        raise BadConfig(f"{output}: cannot be written ({error.strerror})") from None
 
 
 def _progress(stage: str, message: str, done: float | None) -> None:

@@ -21,12 +21,10 @@ from mlc_llm.weights.convert import convert
 from mlc_llm.weights.encoding import Rounder
 from mlc_llm.weights.load import available_cores
 from mlc_llm.weights.lora import merge
-from mlc_llm.weights.sources.find import find_tensors
+from mlc_llm.weights.sources.find import FILES, find_tensors
 
 ROUNDERS: dict[str, Rounder | None] = {"closest": None, "plain": quantize_halves}
 """How 4-bit codes with float16 scales are chosen; None is what a model is served with."""
-
-FORMATS = ("auto", "huggingface-safetensor", "huggingface-torch", "awq")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -35,8 +33,7 @@ def main(argv: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     folder = open_source(given.config, given.model_type)
     begun = time.monotonic()
-    source = Path(given.source) if given.source != "auto" else folder.path
-    tensors = find_tensors(source)
+    tensors = find_tensors(_source(given.source, folder), given.source_format)
     if given.lora_adapter is not None:
         tensors = merge(tensors, given.lora_adapter)
     done = convert(
@@ -54,6 +51,12 @@ def main(argv: Sequence[str]) -> int:
         f"in {time.monotonic() - begun:.1f} s: {given.output}"
     )
     return 0
+
+
+def _source(given: str, folder: ModelFolder) -> Path:
+    """The folder of the weights, which may be named by one of its files."""
+    path = folder.path if given == "auto" else Path(given)
+    return path.parent if path.is_file() else path
 
 
 def _output(output: Path, folder: ModelFolder) -> Path:
@@ -80,13 +83,13 @@ def _parser() -> ArgumentParser:
         "--device", default="auto", help="accepted for MLC LLM's sake; the work is done on the CPU"
     )
     parser.add_argument(
-        "--source", default="auto", help="folder of the weights; auto: that of CONFIG"
+        "--source", default="auto", help="folder or file of the weights; auto: the folder of CONFIG"
     )
     parser.add_argument(
         "--source-format",
         default="auto",
-        choices=FORMATS,
-        help="accepted for MLC LLM's sake; the files say what they are",
+        choices=FILES,
+        help="what to read where there is more than one format; auto: safetensors first",
     )
     parser.add_argument(
         "--rounding",

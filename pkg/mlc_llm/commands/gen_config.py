@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
-from argparse import Namespace
-from collections.abc import Sequence
+from argparse import ArgumentTypeError, Namespace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -154,13 +156,24 @@ def _parts(value: Any, key: str) -> list[dict[str, Any]]:
 
 def _copy(source: Path, target: Path) -> None:
     if source.is_file() and source.resolve() != target.resolve():
-        shutil.copyfile(source, target)
+        with _appearing(target) as scratch:
+            shutil.copyfile(source, scratch)
 
 
 def _write(path: Path, config: dict[str, Any]) -> None:
-    scratch = path.with_name(f".{path.name}.tmp")
-    scratch.write_bytes(msgspec.json.format(msgspec.json.encode(config), indent=2))
-    scratch.replace(path)
+    with _appearing(path) as scratch:
+        scratch.write_bytes(msgspec.json.format(msgspec.json.encode(config), indent=2))
+
+
+@contextmanager
+def _appearing(path: Path) -> Iterator[Path]:
+    """A name beside `path` for what shall be there whole or not at all."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield scratch
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
 
 
 def _parser() -> ArgumentParser:
@@ -185,7 +198,6 @@ def _parser() -> ArgumentParser:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError(text)
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)

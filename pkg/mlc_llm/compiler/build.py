@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,8 @@ def compile_to_file(
     except (RuntimeError, OSError) as error:  # of TVM and the compiler, or of a full disk
         raise LinkError(str(error)) from error
     finally:
-        scratch.unlink(missing_ok=True)
+        with suppress(OSError):  # what cannot be removed could not be written either
+            scratch.unlink()
     progress("compiled", 1.0)
 
 

@@ -8,12 +8,14 @@ import tvm
 
 from mlc_llm.compiler.artifact import METADATA, is_intact
 from mlc_llm.errors import BadModel
+from mlc_llm.models.document import regular_file_size
 
 CPU, POOLED = 1, 2
 
 
 def library_metadata(path: Path) -> str:
     """`artifact.Metadata` as JSON. Raises `BadModel` for what is not a whole library of ours."""
+    regular_file_size(path)
     if not is_intact(path):
         raise BadModel(f"{path}: is not a complete library of `mlc_llm compile`")
     machine = tvm.runtime.load_module(str(path.absolute()))["vm_load_executable"]()

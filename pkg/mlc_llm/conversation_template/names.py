@@ -107,6 +107,12 @@ SHAPES = {
         tool="[INST]",
     ),
     "chatml": _CHATML,
+    "open_hermes_mistral": msgspec.structs.replace(_CHATML, stop_ids=(2, 32000)),
+    "neural_hermes_mistral": msgspec.structs.replace(_CHATML, stop_ids=(2, 32000)),
+    "hermes2_pro_llama3": msgspec.structs.replace(_CHATML, stop_ids=(128001, 128009, 128003)),
+    "hermes3_llama-3_1": msgspec.structs.replace(
+        _CHATML, stop_ids=(128001, 128008, 128009, 128040)
+    ),
     "qwen2": _QWEN,
     "qwen3": _QWEN,
     "mistral_default": Shape(

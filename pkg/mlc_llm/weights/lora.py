@@ -152,8 +152,11 @@ def _merged(base: StoredTensor, module: str, pair: _Pair, config: AdapterConfig)
 
     def rows(first: int, last: int) -> FloatArray:
         left, right = factors()
-        found = left[first:last] @ right
-        found *= scale
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = left[first:last] @ right
+            found *= scale
+        if not np.isfinite(found).all():
+            raise pair.b.fault("has a product with its other factor that no float32 holds")
         found += read_floats(base, first, last)
         return found
 

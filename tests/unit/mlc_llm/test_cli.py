@@ -72,6 +72,18 @@ def test_a_command_of_mlc_that_is_missing_says_what_to_do_instead(
     assert f"`{command}` is not in this version; " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("module", ["check_device", "model_metadata"])
+def test_the_modules_that_mlc_runs_are_commands(module: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", f"mlc_llm.cli.{module}", "--help"],
+        env={"PYTHONPATH": str(REPOSITORY / "pkg")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith(f"usage: mlc_llm {module}")
+
+
 def test_help_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
         cli.main(["--help"])

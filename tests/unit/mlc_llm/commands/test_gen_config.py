@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -126,3 +127,26 @@ def test_how_tokens_become_text(
 ) -> None:
     found = tokenizer_info(tokenizer)
     assert tuple(found.values()) == expected
+
+
+@pytest.mark.parametrize("size", ["0", "-4", "1.5", "many"])
+def test_a_size_that_is_none_is_a_mistake(
+    size: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        generated(tmp_path, tmp_path / "mlc", f"--context-window-size={size}")
+    assert f"{size!r} is not a whole number above 0" in capsys.readouterr().err
+
+
+def test_a_file_that_cannot_be_written_whole_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(source: Path, target: Path) -> None:
+        target.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    write_hf_folder(tmp_path / "hf", tiny_llama())
+    monkeypatch.setattr("shutil.copyfile", full)
+    with pytest.raises(BadConfig, match=r"cannot be written \(No space left on device\)"):
+        generated(tmp_path / "hf", tmp_path / "mlc")
+    assert list((tmp_path / "mlc").iterdir()) == []

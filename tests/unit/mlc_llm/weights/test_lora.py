@@ -181,6 +181,15 @@ def test_values_that_are_not_finite_are_named(
         whole(merged[f"{Q}.weight"])
 
 
+def test_a_product_that_is_too_large_is_the_adapters_fault(
+    base: dict[str, StoredTensor], tmp_path: Path
+) -> None:
+    large = np.full_like(A, 3e38)
+    merged = merge(base, adapter(tmp_path / "lora", factors(Q, large, B)))
+    with pytest.raises(BadModel, match=r"adapter.*q_proj.lora_B.weight: has a product"):
+        whole(merged[f"{Q}.weight"])
+
+
 def test_a_folder_without_weights_is_refused(base: dict[str, StoredTensor], tmp_path: Path) -> None:
     folder = adapter(tmp_path / "lora", {})
     (folder / "adapter_model.safetensors").unlink()

@@ -35,7 +35,7 @@ COMMANDS = {
 NOT_HERE = {
     "chat": "start `mlc_llm serve` and talk to it with any OpenAI client",
     "package": "only serving is supported",
-    "calibrate": "only serving is supported",
+    "calibrate": "float8 weights need none: activations stay floats here",
     "router": "only serving with one engine is supported",
 }
 """Subcommands of MLC LLM that this version lacks, and what to do instead."""
