@@ -26,6 +26,8 @@ from mlc_llm.protocol.responses import (
 from mlc_llm.protocol.responses_api import (
     STREAM_EVENTS,
     DeletedResponse,
+    InputTokens,
+    ItemList,
     ResponseObject,
     ResponsesRequest,
 )
@@ -61,6 +63,8 @@ class Endpoint(NamedTuple):
     """Whether it answers without the API key."""
     debug: bool = False
     """Whether it exists only with --enable-debug."""
+    query: tuple[tuple[str, dict[str, Any]], ...] = ()
+    """Parameters after the question mark, with their schemas."""
 
 
 ENDPOINTS = (
@@ -92,7 +96,31 @@ ENDPOINTS = (
         ResponseObject,
         STREAM_EVENTS,
     ),
+    Endpoint(
+        "post",
+        "/v1/responses/input_tokens",
+        "How many tokens the prompt of such a request has.",
+        ResponsesRequest,
+        InputTokens,
+    ),
     Endpoint("get", "/v1/responses/{response_id}", "A stored response.", response=ResponseObject),
+    Endpoint(
+        "get",
+        "/v1/responses/{response_id}/input_items",
+        "The conversation that a stored response goes on from.",
+        response=ItemList,
+        query=(
+            ("limit", {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}),
+            ("order", {"enum": ["asc", "desc"], "default": "desc"}),
+            ("after", {"type": "string"}),
+        ),
+    ),
+    Endpoint(
+        "post",
+        "/v1/responses/{response_id}/cancel",
+        "Refused: only responses in the background could be cancelled.",
+        response=ResponseObject,
+    ),
     Endpoint(
         "delete",
         "/v1/responses/{response_id}",
@@ -181,13 +209,19 @@ def _operation(endpoint: Endpoint, with_key: bool) -> dict[str, Any]:
     if endpoint.request is not None:
         body = {"application/json": _media(endpoint.request)}
         operation["requestBody"] = {"required": True, "content": body}
-    if "{" in endpoint.path:
-        name = endpoint.path.partition("{")[2].partition("}")[0]
-        parameter = {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-        operation["parameters"] = [parameter]
+    if parameters := _parameters(endpoint):
+        operation["parameters"] = parameters
     if with_key and not endpoint.open:
         operation["security"] = [{"key": []}]
     return operation
+
+
+def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    if "{" in endpoint.path:
+        name = endpoint.path.partition("{")[2].partition("}")[0]
+        found.append({"name": name, "in": "path", "required": True, "schema": {"type": "string"}})
+    return found + [{"name": name, "in": "query", "schema": s} for name, s in endpoint.query]
 
 
 def _media(*kinds: type | None) -> dict[str, Any]:

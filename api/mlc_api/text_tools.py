@@ -8,7 +8,7 @@ from uuid import uuid4
 from mlc_llm.protocol.embeddings import EmbeddingRequest
 from mlc_llm.protocol.messages import Ready
 from mlc_llm.protocol.requests import parse_as, parse_chat
-from mlc_llm.protocol.responses_api import ResponsesRequest
+from mlc_llm.protocol.responses_api import InputTokens, ResponsesRequest
 from mlc_llm.protocol.text_tools import (
     DetokenizeRequest,
     DetokenizeResponse,
@@ -23,6 +23,9 @@ from mlc_llm.serve.embeddings import Embeddings, prepare_embeddings
 from mlc_llm.serve.request.prepare import ServedModel
 from mlc_llm.serve.responses.prepare import Asked, prepare_response
 from mlc_llm.serve.responses.store import ResponseStore
+
+BYTES_PER_ID = 4
+"""Of a token in a prompt on its way to the engine."""
 
 
 class HasLimits(Protocol):
@@ -67,6 +70,14 @@ class TextTools:
         """For /v1/responses. Raises `ResponseNotFound` too."""
         request = parse_as(body, ResponsesRequest)
         return await prepare_response(request, self._model, self._engine.ready, store, response_id)
+
+    async def input_tokens(self, body: bytes, store: ResponseStore) -> InputTokens:
+        """For /v1/responses/input_tokens, of a request that could be made."""
+        asked = await self.respond(body, store, "resp_none")
+        (submit,) = asked.prepared.submits
+        return InputTokens(
+            object="response.input_tokens", input_tokens=len(submit.prompt) // BYTES_PER_ID
+        )
 
     async def embeddings(self, body: bytes) -> Embeddings:
         """For /v1/embeddings: what to ask the engine."""

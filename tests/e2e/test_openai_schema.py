@@ -153,12 +153,23 @@ def test_calls_of_tools(packaged: Server, check: Check) -> None:
 def test_responses_that_call_functions(packaged: Server, check: Check) -> None:
     choice = {"type": "function", "name": "clock"}
     body = {"input": "Hi", "tools": [{"type": "function", **CLOCK}], "tool_choice": choice}
-    check("Response", post(packaged, "responses", **body))
+    found = post(packaged, "responses", **body)
+    check("Response", found)
     kinds = set()
     for event in events(packaged, "responses", **body):
         check("ResponseStreamEvent", event)
         kinds.add(event["type"])
     assert "response.function_call_arguments.done" in kinds
+    result = {
+        "type": "function_call_output",
+        "call_id": found["output"][0]["call_id"],
+        "output": "noon",
+    }
+    more = {"input": [result], "previous_response_id": found["id"], "tools": body["tools"]}
+    after = post(packaged, "responses", **more, max_output_tokens=2)
+    items = requests.get(f"{packaged.base_url}/responses/{after['id']}/input_items", timeout=30)
+    assert len(items.json()["data"]) == 3
+    check("ResponseItemList", items.json())
 
 
 def test_errors(packaged: Server, check: Check) -> None:

@@ -62,6 +62,30 @@ def test_a_conversation_goes_on_from_a_stored_response(client: openai.OpenAI) ->
     assert caught.value.param == "previous_response_id"
 
 
+def test_what_came_before_a_response_can_be_listed_and_counted(client: openai.OpenAI) -> None:
+    first = client.responses.create(model=MODEL, input=QUESTION, temperature=0)
+    asked: Any = {"model": MODEL, "input": "And of Italy?", "previous_response_id": first.id}
+    second = client.responses.create(**asked, temperature=0)
+    items = list(client.responses.input_items.list(second.id, order="asc", limit=2))
+    said: list[Any] = [(item.role, item.content[0].text) for item in items]  # type: ignore[union-attr]
+    assert said == [("user", QUESTION), ("assistant", first.output_text), ("user", "And of Italy?")]
+    counted = client.responses.input_tokens.count(**asked)
+    assert second.usage is not None
+    assert counted.input_tokens == second.usage.input_tokens
+
+
+def test_what_stored_responses_cannot_do_is_said(client: openai.OpenAI) -> None:
+    found = client.responses.create(model=MODEL, input=QUESTION, max_output_tokens=1)
+    with pytest.raises(openai.BadRequestError, match="background"):
+        client.responses.cancel(found.id)
+    with pytest.raises(openai.BadRequestError, match="stream"):
+        client.responses.retrieve(found.id, stream=True)
+    with pytest.raises(openai.NotFoundError):
+        client.responses.cancel("resp_x")
+    with pytest.raises(openai.NotFoundError):
+        client.responses.input_items.list("resp_x")
+
+
 def test_what_is_not_to_be_stored_is_not(client: openai.OpenAI) -> None:
     found = client.responses.create(model=MODEL, input=QUESTION, store=False, max_output_tokens=2)
     assert found.status == "incomplete"

@@ -134,6 +134,51 @@ class OutputReasoning(Object, frozen=True, tag_field="type", tag="reasoning"):
 OutputItem = OutputReasoning | OutputMessage | OutputCall
 
 
+class InputText(Object, frozen=True, tag_field="type", tag="input_text"):
+    """A part of what the model was told."""
+
+    text: str
+
+
+class InputMessage(Object, frozen=True, tag_field="type", tag="message"):
+    """A message of the user, the system or the developer."""
+
+    id: str
+    role: str
+    status: str
+    content: list[InputText]
+
+
+class InputCallOutput(Object, frozen=True, tag_field="type", tag="function_call_output"):
+    """What a call of a tool gave."""
+
+    id: str
+    call_id: str
+    output: str
+    status: str
+
+
+StoredItem = InputMessage | InputCallOutput | OutputReasoning | OutputMessage | OutputCall
+
+
+class ItemList(Object, frozen=True):
+    """A page of the items that a response goes on from."""
+
+    object: Literal["list"]
+    data: list[Any]
+    """Messages, calls of functions, their outputs and thoughts, as in `input`."""
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class InputTokens(Object, frozen=True):
+    """How long the prompt of a request would be."""
+
+    object: Literal["response.input_tokens"]
+    input_tokens: int
+
+
 class InputTokensDetails(Object, frozen=True):
     """Where the input's tokens came from."""
 
