@@ -13,6 +13,7 @@ from tvm import s_tir, tirx
 from tvm.s_tir.pipeline import finalize_device_passes, finalize_host_passes
 from tvm.tirx import compilation_pipeline
 
+from mlc_llm.kernels.cpu.calls import lower_calls
 from mlc_llm.kernels.cpu.level import Level
 from mlc_llm.kernels.cpu.target import target
 
@@ -21,7 +22,7 @@ NAME = "mlc_llm_cpu"
 
 def compile_module(module: tvm.IRModule, level: Level) -> tvm.runtime.Executable:
     """The executable of a module of kernels, and of Relax functions that call them."""
-    return tvm.compile(module, target=target(level), tir_pipeline=NAME)
+    return tvm.compile(module, target=target(level), relax_pipeline=lower_calls, tir_pipeline=NAME)
 
 
 def _pipeline() -> tuple[object, object, object]:
