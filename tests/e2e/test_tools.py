@@ -198,7 +198,16 @@ def test_responses_call_functions_and_go_on_with_their_results(client: openai.Op
     assert second.output_text == whole.output_text
     with pytest.raises(openai.BadRequestError) as caught:
         client.responses.create(**asked, input=[output])
-    assert caught.value.param == "input.0.tool_call_id"
+    assert caught.value.param == "input.0.call_id"
+    more: Any = {**asked, "instructions": "Be brief.", "previous_response_id": first.id}
+    for given, param in [
+        ([{"role": "user", "content": "x"}, output], "previous_response_id"),
+        ([output, {"role": "user", "content": "x"}, output], "input.2.call_id"),
+    ]:
+        with pytest.raises(openai.BadRequestError) as caught:
+            client.responses.create(**more, input=given)
+        assert caught.value.param == param
+        assert f"`{param}`" in caught.value.message
 
 
 def test_with_a_format_an_answer_is_calls_or_what_the_format_says(client: openai.OpenAI) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -29,6 +29,12 @@ NAMES = {
 """What the chat request calls a field, and what the Responses API calls it."""
 
 
+_MESSAGE = re.compile(r"\bmessages\.(\d+)([\w.]*)")
+_WORDS = {
+    "`tool_call_id`": "`call_id`",
+    "a message of the role tool": "an item of the type function_call_output",
+    "the assistant's message before it": "the response before it",
+}
 _FUNCTION = re.compile(r"(tools\.\d+)\.function(.*)\Z")
 
 
@@ -45,17 +51,29 @@ def check_supported(request: ResponsesRequest) -> None:
             raise BadRequest(reason, param=f"tools.{index}")
 
 
-def messages_of(request: ResponsesRequest) -> tuple[ChatMessage, ...]:
+class Placed(NamedTuple):
+    """Messages, and of each which field of the request begins it."""
+
+    messages: tuple[ChatMessage, ...]
+    places: tuple[str, ...]
+
+
+def messages_of(request: ResponsesRequest) -> Placed:
     """The input as messages. Raises BadRequest."""
     if isinstance(request.input, str):
-        return (ChatMessage(role="user", content=request.input),)
+        return Placed((ChatMessage(role="user", content=request.input),), ("input",))
     if not request.input:
         raise BadRequest("`input` must hold at least one item.", param="input")
     found: list[dict[str, Any]] = []
+    places: list[str] = []
     for index, item in enumerate(request.input):
         _append(found, item, f"input.{index}")
-    said = [message for message in found if not _is_thought_alone(message)]
-    return tuple(msgspec.convert(message, ChatMessage) for message in said)
+        places += [f"input.{index}"] * (len(found) - len(places))
+    said = [(m, place) for m, place in zip(found, places, strict=True) if not _is_thought_alone(m)]
+    return Placed(
+        tuple(msgspec.convert(message, ChatMessage) for message, _ in said),
+        tuple(place for _, place in said),
+    )
 
 
 def chat_request(
@@ -86,11 +104,15 @@ def chat_request(
 
 
 @contextmanager
-def named_as_here() -> Iterator[None]:
-    """Errors of a chat request by the names of the Responses API."""
+def named_as_here(places: Sequence[str] = ()) -> Iterator[None]:
+    """Errors of a chat request by the names of the Responses API.
+
+    `places`: what the messages of the chat request are in this one.
+    """
     try:
         yield
     except BadRequest as error:
+        _place(error, places)
         for theirs, ours in NAMES.items():
             if f"{error.param}.".startswith(f"{theirs}."):
                 error.param = f"{ours}{(error.param or '').removeprefix(theirs)}"
@@ -99,6 +121,21 @@ def named_as_here() -> Iterator[None]:
         _flatten(error)
         error.args = (error.message,)
         raise
+
+
+def _place(error: BadRequest, places: Sequence[str]) -> None:
+    """Messages of the chat request as the items that they were made of."""
+
+    def here(found: re.Match[str]) -> str:
+        index = int(found[1])
+        place = places[index] if index < len(places) else "input"
+        return place + found[2].removeprefix(".tool_calls").replace("tool_call_id", "call_id")
+
+    if _MESSAGE.match(error.param or ""):
+        error.param = _MESSAGE.sub(here, error.param or "")
+        error.message = _MESSAGE.sub(here, error.message)
+        for theirs, ours in _WORDS.items():
+            error.message = error.message.replace(theirs, ours)
 
 
 def _flatten(error: BadRequest) -> None:
@@ -123,7 +160,7 @@ def _append(messages: list[dict[str, Any]], item: InputItem, path: str) -> None:
                 messages.append({"role": item.role, "content": content})
         case "function_call":
             call = {
-                "id": item.call_id,
+                "id": _required(item.call_id, f"{path}.call_id"),
                 "type": "function",
                 "function": {"name": _required(item.name, f"{path}.name")},
             }

@@ -41,9 +41,11 @@ async def prepare_response(
     history: tuple[ChatMessage, ...] = ()
     if request.previous_response_id is not None:
         history = store.get(request.previous_response_id, "previous_response_id").messages
-    messages = messages_of(request)
+    messages, places = messages_of(request)
     chat = chat_request(request, history, messages)
-    with named_as_here():
+    before = ["instructions"] if request.instructions else []
+    before += ["previous_response_id"] * len(history)
+    with named_as_here([*before, *places]):
         prepared = await prepare_chat(chat, model, ready, response_id)
     reading = prepared.answer.reading
     if reading is not None:  # this API has one form of arguments

@@ -35,7 +35,7 @@ def stored(given: list[dict[str, Any]]) -> Stored:
     answer = Answer(id="resp_1", model="m", created=7, request_ids=("resp_1",))
     own = ChatMessage(role="assistant", content="Two.")
     response = begun(request, answer, GenerationConfig())
-    return Stored(response, (*messages_of(request), own))
+    return Stored(response, (*messages_of(request).messages, own))
 
 
 def test_items_say_what_the_input_said() -> None:

@@ -49,7 +49,7 @@ def a_request(what: Any = "hi", **fields: Any) -> ResponsesRequest:
 def chat(what: Any = "hi", **fields: Any) -> ChatCompletionRequest:
     request = a_request(what, **fields)
     check_supported(request)
-    return chat_request(request, (), messages_of(request))
+    return chat_request(request, (), messages_of(request).messages)
 
 
 def plain(messages: Any) -> list[dict[str, Any]]:
@@ -80,7 +80,7 @@ def test_items_become_messages_calls_and_their_results() -> None:
         {"type": "function_call", "call_id": "c2", "name": "g", "arguments": "{}"},
         {"type": "function_call_output", "call_id": "c1", "output": "rain"},
     ]  # fmt: skip
-    messages = messages_of(a_request(items))
+    messages = messages_of(a_request(items)).messages
     assert [m.role for m in messages] == ["user", "assistant", "tool"]
     assert [m.content for m in messages] == ["weather?", "Let me see.", "rain"]
     calls = messages[1].tool_calls or []
@@ -112,6 +112,7 @@ def test_tools_are_those_of_a_chat_request() -> None:
         ({"input": [{"role": "user"}]}, "input.0.content"),
         ({"input": [{"type": "item_reference", "id": "x"}]}, "input.0.type"),
         ({"input": [{"type": "function_call", "call_id": "c"}]}, "input.0.name"),
+        ({"input": [{"type": "function_call", "name": "f"}]}, "input.0.call_id"),
         ({"input": [{"type": "function_call_output", "output": "x"}]}, "input.0.call_id"),
         ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input.0.content.0"),
         ({"background": True}, "background"),
@@ -282,7 +283,8 @@ def test_thoughts_go_with_what_was_said_after_them() -> None:
     call = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
     result = {"type": "function_call_output", "call_id": "c", "output": "x"}
     answer = {"role": "assistant", "content": "yes"}
-    messages = messages_of(a_request([thought, call, result, thought, answer, thought]))
+    messages, places = messages_of(a_request([thought, call, result, thought, answer, thought]))
+    assert places == ("input.0", "input.2", "input.3")
     assert [m.role for m in messages] == ["assistant", "tool", "assistant"]
     assert [m.reasoning_content for m in messages] == ["hm", None, "hm"]
     assert (messages[0].content, messages[2].content) == (None, "yes")
