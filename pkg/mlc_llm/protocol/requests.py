@@ -282,7 +282,7 @@ def _decode(body: bytes, decoder: msgspec.json.Decoder[Body]) -> Body:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        if "Expected `int" not in str(error) or "got `float`" not in str(error):
+        if not _WANTED_INTEGER.search(str(error)):
             raise
         fields = msgspec.json.decode(body)
         whole = {
@@ -292,6 +292,7 @@ def _decode(body: bytes, decoder: msgspec.json.Decoder[Body]) -> Body:
         return msgspec.convert(whole, decoder.type)
 
 
+_WANTED_INTEGER = re.compile(r"Expected `[^`]*\bint\b[^`]*`, got `float`")
 _MISSING = re.compile(r"Object missing required field `(?P<field>\w+)`")
 _EXPECTED = re.compile(r"Expected `(?P<want>[^`]+)`, got `(?P<got>[^`]+)`")
 _PATH = re.compile(r" - at (?:`(?P<where>key|value)` in )?`\$?(?P<path>[^`]*)`\Z")

@@ -182,6 +182,7 @@ def test_a_byte_order_mark_is_no_part_of_the_body() -> None:
 
 def test_integers_may_be_written_as_other_languages_write_them() -> None:
     body = {"prompt": "a", "max_tokens": 16.0, "n": 1e0, "temperature": 1.0, "seed": -3.0}
+    body["logprobs"] = 2.0
     read = parse_completion(json.dumps(body).encode())
     assert (read.max_tokens, read.n, read.temperature, read.seed) == (16, 1, 1, -3)
     assert all(type(value) is int for value in (read.max_tokens, read.n, read.seed))
