@@ -50,7 +50,10 @@ def matrix(raw: dict[str, NDArray[Any]], base: str, quantization: str, cols: int
     """The values of `base` + "weight"."""
     if f"{base}weight_scale_inv" in raw:
         bits, scales = raw[f"{base}weight"], raw[f"{base}weight_scale_inv"]
-        return _each(bits.shape, lambda n, k: E4M3[bits[n, k]] * scales[n // 128, k // 128])
+        if bits.ndim == 3:
+            experts = zip(bits, scales, strict=True)
+            return np.stack([_of_blocks(*one) for one in experts])
+        return _of_blocks(bits, scales)
     if f"{base}q_calibration_scale" in raw:
         bits, scales = raw[f"{base}q_weight"], raw[f"{base}q_scale"]
         return _each(bits.shape, lambda n, k: E4M3[bits[n, k]] * scales[0])
@@ -67,6 +70,10 @@ def matrix(raw: dict[str, NDArray[Any]], base: str, quantization: str, cols: int
         return ((codes & (1 << width) - 1) - zero) * scales[n, k // group]
 
     return _each((len(words), cols), value)
+
+
+def _of_blocks(bits: NDArray[Any], scales: NDArray[Any]) -> Floats:
+    return _each(bits.shape, lambda n, k: E4M3[bits[n, k]] * scales[n // 128, k // 128])
 
 
 def e4m3(code: int) -> float:

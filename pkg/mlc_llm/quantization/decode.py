@@ -49,11 +49,20 @@ def affine_values(
 
 
 def block_values(
-    bits: NDArray[np.uint8], scales: FloatArray, first: int, block: tuple[int, int]
+    bits: NDArray[np.uint8],
+    scales: FloatArray,
+    first: int,
+    block: tuple[int, int],
+    matrix_rows: int,
 ) -> FloatArray:
-    """float8 [n, K], the first row being row `first` of the matrix; scales of the whole matrix."""
+    """float8 [n, K], the first row being row `first` of all; scales of all.
+
+    Blocks begin anew after every `matrix_rows` rows, which are a matrix of a stack.
+    """
     values = widen_e4m3(bits)
-    rows = (first + np.arange(len(bits))) // block[0]
+    places = first + np.arange(len(bits))
+    matrices, within = places // matrix_rows, places % matrix_rows
+    rows = matrices * -(-matrix_rows // block[0]) + within // block[0]
     cols = np.arange(bits.shape[1]) // block[1]
     values *= scales[rows][:, cols]
     return values

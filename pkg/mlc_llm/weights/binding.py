@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 from msgspec import Struct
 
-from mlc_llm.errors import BadConfig, BadModel
+from mlc_llm.errors import BadModel
 from mlc_llm.models.architecture import Architecture
 from mlc_llm.models.folder import ModelFolder
 from mlc_llm.models.layout import Layout
@@ -122,13 +122,9 @@ class _Finder:
 
 
 def stacked(stack: int, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape, in files of MLC, of what the experts' rows taken together have this shape of.
-
-    Raises `BadConfig` where rows of two experts share a block of float8."""
+    """The shape, in files of MLC, of what the experts' rows taken together have this shape of."""
     if not stack or len(shape) == 1:
         return shape
-    if shape[0] % stack:
-        raise BadConfig("the matrices of experts are no whole number of blocks; use q4f16_1")
     return (stack, shape[0] // stack, *shape[1:])
 
 
@@ -172,6 +168,7 @@ def _coded(
                 name.removesuffix("weight"),
                 rows,
                 spec.cols,
+                spec.stack,
                 storage,
                 transposed,
                 partial(finder.find_stack, spec.stack),

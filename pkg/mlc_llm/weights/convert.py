@@ -160,7 +160,7 @@ def _parts_of(
                 encoder = whole_tensor(base, shape, _largest(read, first, shape, pool))
             else:
                 transposed = storage.lies_transposed(spec.name)
-                encoder = quantized(base, shape, storage, transposed, rounder)
+                encoder = quantized(base, shape, spec.stack, storage, transposed, rounder)
             yield Part(
                 _as_groups(binding, encoder) or read,
                 first,
@@ -196,11 +196,14 @@ def _largest(
     return max(pool.map(largest, _row_pieces(shape)))
 
 
-def _row_pieces(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+def _row_pieces(shape: tuple[int, ...], matrix_rows: int = 0) -> Iterator[tuple[int, int]]:
+    """Some rows at a time, those of a piece from one matrix of the stack."""
     rows, *rest = shape
     step = max(1, CHUNK_ELEMENTS // (math.prod(rest) * ROW_UNIT)) * ROW_UNIT
-    for start in range(0, rows, step):
-        yield start, min(start + step, rows)
+    for begin in range(0, rows, matrix_rows or rows):
+        end = begin + (matrix_rows or rows)
+        for start in range(begin, end, step):
+            yield start, min(start + step, end)
 
 
 def _write_all(
@@ -215,7 +218,8 @@ def _write_all(
     tasks: list[Future[int]] = []
     for part in parts:
         own = [places[record.name] for record in part.encoder.records]
-        tasks += [pool.submit(_write_rows, part, own, *piece) for piece in _row_pieces(part.shape)]
+        pieces = _row_pieces(part.shape, part.encoder.matrix_rows)
+        tasks += [pool.submit(_write_rows, part, own, *piece) for piece in pieces]
         tasks.append(pool.submit(_write_once, part.encoder, own))
     total = sum(shard.nbytes for shard in shards)
     done = 0
@@ -239,14 +243,22 @@ def _make_files(scratch: Path, shards: Sequence[Shard]) -> dict[str, Place]:
 def _write_rows(part: Part, places: Sequence[Place], first: int, last: int) -> int:
     rows = part.read(part.first + first, part.first + last)
     arrays = part.encoder.encode(rows)
-    for place, array in zip(places, arrays, strict=False):
+    starts = (first, _blocks_before(first, part.encoder))
+    for place, array, start in zip(places, arrays, starts, strict=False):
         if part.encoder.transposed:
             _write_columns(place, array, first)
         else:
-            start = first // part.encoder.row_unit if len(array) != last - first else first
-            row_bytes = array.nbytes // len(array)
-            _write_at(place, array, start * row_bytes)
+            _write_at(place, array, start * (array.nbytes // len(array)))
     return sum(array.nbytes for array in arrays)
+
+
+def _blocks_before(row: int, encoder: Encoder) -> int:
+    """How many rows of blocks there are before this row, which begins one."""
+    size = encoder.block_rows
+    if not encoder.matrix_rows:
+        return row // size
+    matrices, within = divmod(row, encoder.matrix_rows)
+    return matrices * -(-encoder.matrix_rows // size) + within // size
 
 
 def _write_once(encoder: Encoder, places: Sequence[Place]) -> int:

@@ -47,8 +47,11 @@ class Encoder(Struct, frozen=True):
     """Content of the records past those that `encode` gives, which do not depend on rows."""
     group_bits: int = 0
     """Groups of 32 of so many bits are stored as they are."""
-    row_unit: int = 1
-    """`encode` takes multiples of this many rows, except at the end."""
+    block_rows: int = 1
+    """Rows that share a row of the second record. `encode` takes multiples of them, except at the
+    end of a matrix."""
+    matrix_rows: int = 0
+    """Rows of each matrix of a stack, where blocks begin anew; 0: all are of one."""
 
 
 def plain(name: str, shape: tuple[int, ...], dtype: ModelDtype) -> Encoder:
@@ -57,19 +60,28 @@ def plain(name: str, shape: tuple[int, ...], dtype: ModelDtype) -> Encoder:
 
 
 def quantized(
-    base: str, shape: tuple[int, int], storage: Storage, transposed: bool, rounder: Rounder | None
+    base: str,
+    shape: tuple[int, int],
+    stack: int,
+    storage: Storage,
+    transposed: bool,
+    rounder: Rounder | None,
 ) -> Encoder:
-    """A matrix in groups of codes, or in float8 blocks; `base` + "weight" is its name."""
+    """A matrix, or the rows of `stack` of them, in groups of codes, or in float8 blocks.
+
+    `base` + "weight" is its name."""
     rows, cols = shape
     if storage.kind == "block":
-        scales = (-(-rows // BLOCK), -(-cols // BLOCK))
+        matrix_rows = rows // (stack or 1)
+        scales = (rows // matrix_rows * -(-matrix_rows // BLOCK), -(-cols // BLOCK))
         return Encoder(
             (
                 record(f"{base}weight", shape, "float8_e4m3fn"),
                 record(f"{base}weight_scale_inv", scales, "float32"),
             ),
             _blocks,
-            row_unit=BLOCK,
+            block_rows=BLOCK,
+            matrix_rows=matrix_rows,
         )
     if storage.kind != "group":
         raise BadConfig(

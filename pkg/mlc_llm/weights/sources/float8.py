@@ -58,7 +58,7 @@ def _in_blocks(tensor: StoredTensor, scales: StoredTensor, block: tuple[int, int
     shape = tuple(-(-size // part) for size, part in zip(tensor.shape, block, strict=False))
     if len(tensor.shape) != 2 or scales.shape != shape:
         raise scales.fault(f"has shape {list(scales.shape)} where {list(shape)} is expected")
-    return block_matrix(tensor.name, tensor, scales, block)
+    return block_matrix(tensor.name, tensor, scales, block, tensor.shape[0])
 
 
 def _with_one_scale(tensor: StoredTensor, scale: StoredTensor) -> DecodedTensor:

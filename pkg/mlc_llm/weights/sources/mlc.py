@@ -38,16 +38,18 @@ SCALES = ("F16", "BF16", "F32")
 
 
 def coded_matrix(
-    base: str, rows: int, cols: int, storage: Storage, transposed: bool, find: Find
+    base: str, rows: int, cols: int, stack: int, storage: Storage, transposed: bool, find: Find
 ) -> DecodedTensor:
-    """The matrix [rows, cols] called `base` + "weight"; `find` raises for what is not there."""
+    """The matrix [rows, cols] called `base` + "weight"; `find` raises for what is not there.
+
+    Its rows are those of `stack` matrices one after the other, or of one (0)."""
     if storage.kind == "group":
         return _group(base, rows, cols, storage, transposed, find)
     if storage.kind == "awq":
         return _awq(base, rows, cols, find)
     if storage.kind == "tensor":
         return _tensor(base, rows, cols, find)
-    return _block(base, rows, cols, find)
+    return _block(base, rows, cols, rows // (stack or 1), find)
 
 
 def _group(
@@ -108,22 +110,26 @@ def _tensor(base: str, rows: int, cols: int, find: Find) -> DecodedTensor:
     return decoded(bits, f"{base}weight", (rows, cols), values)
 
 
-def _block(base: str, rows: int, cols: int, find: Find) -> DecodedTensor:
+def _block(base: str, rows: int, cols: int, matrix_rows: int, find: Find) -> DecodedTensor:
     bits = find(f"{base}weight", (rows, cols), ("F8_E4M3",))
-    shape = (-(-rows // BLOCK), -(-cols // BLOCK))
+    shape = (rows // matrix_rows * -(-matrix_rows // BLOCK), -(-cols // BLOCK))
     scales = find(f"{base}weight_scale_inv", shape, SCALES)
-    return block_matrix(f"{base}weight", bits, scales, (BLOCK, BLOCK))
+    return block_matrix(f"{base}weight", bits, scales, (BLOCK, BLOCK), matrix_rows)
 
 
 def block_matrix(
-    name: str, bits: StoredTensor, scales: StoredTensor, block: tuple[int, int]
+    name: str,
+    bits: StoredTensor,
+    scales: StoredTensor,
+    block: tuple[int, int],
+    matrix_rows: int,
 ) -> DecodedTensor:
-    """A float8 matrix whose blocks have a scale each."""
+    """A float8 matrix, or a stack of those of `matrix_rows` rows, whose blocks have scales."""
     known: list[NDArray[Any]] = []
 
     def values(first: int, last: int) -> FloatArray:
         if not known:  # read once; twice at the same time does no harm
             known.append(read_floats(scales, 0, scales.shape[0]))
-        return block_values(read_rows(bits, first, last), known[0], first, block)
+        return block_values(read_rows(bits, first, last), known[0], first, block, matrix_rows)
 
     return decoded(bits, name, bits.shape, values)

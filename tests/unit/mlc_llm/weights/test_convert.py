@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlc_llm.errors import BadConfig, BadModel
+from mlc_llm.errors import BadModel
 from mlc_llm.models.folder import open_folder
 from mlc_llm.quantization.scheme import SCHEMES
 from mlc_llm.quantization.storage import STORAGES
@@ -50,7 +50,7 @@ def converted(source: Path, output: Path, quantization: str, threads: int = 2) -
 
 
 UNLIKE_LLAMA = ("mixtral", "qwen2_moe", "deepseek_v3", "bert")
-FORMATS = ("q0f16", "q3f16_1", "q4f16_0", "q4f16_1", "q8f16_1", "e4m3_e4m3_f16")
+FORMATS = [name for name in WRITTEN if name not in ("q0bf16", "q0f32", "q4f32_1", "q4bf16_1")]
 
 
 @pytest.mark.parametrize(
@@ -106,13 +106,36 @@ def test_tensors_of_experts_and_of_latents_have_the_names_and_shapes_of_mlc(tmp_
         assert raw[f"model.layers.1.{name}"].shape == shape, name
 
 
-def test_experts_in_float8_blocks_need_whole_blocks(tmp_path: Path) -> None:
-    recorded = load(FIXTURES / "qwen3_moe.npz")
-    write_folder(tmp_path / "hf", recorded.config, recorded.tensors)
+@pytest.mark.parametrize("chunk", [1, converting.CHUNK_ELEMENTS])
+def test_float8_blocks_begin_anew_with_every_expert(
+    chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here an expert has 132 rows of gate and up, which are a block and four rows."""
+    name, base = "model.layers.0.mlp.moe_gate_up_proj.weight", "model.layers.0.block_sparse_moe."
+    count, inner = 6, 66
+    monkeypatch.setattr(converting, "CHUNK_ELEMENTS", chunk)
+    recorded = load(FIXTURES / "mixtral.npz")
+    config = {**recorded.config, "intermediate_size": inner}
+    sizes = {recorded.config["intermediate_size"]: inner}
+    tensors = [t._replace(shape=tuple(sizes.get(n, n) for n in t.shape)) for t in recorded.tensors]
+    write_folder(tmp_path / "hf", config, tensors)
     source, storage = open_folder(tmp_path / "hf"), STORAGES["fp8_e4m3fn_bf16_block_scale"]
-    with pytest.raises(BadConfig, match="no whole number of blocks"):
-        convert(source, find_tensors(source.path), storage, tmp_path / "mlc", lambda *_: None, 2)
-    assert not (tmp_path / "mlc").exists()
+    convert(source, find_tensors(source.path), storage, tmp_path / "mlc", lambda *_: None, 2)
+    raw = mlc_decoder.read_raw(tmp_path / "mlc")
+    assert raw[f"{base}e1_e3.weight_scale_inv"].shape == (count, 2, 1)
+    found = mlc_decoder.matrix(raw, f"{base}e1_e3.", storage.name, 64)
+    assert found.shape == (count, 2 * inner, 64)
+    plain = SCHEMES["q0f32"]
+    expected = unpack_weights(source.architecture, plain, load_weights(source, plain))[name]
+    expected = expected.reshape(found.shape)
+    assert np.abs(found - expected).max() <= 2**-4 * np.abs(expected).max()
+    described = mlc_config(source.architecture, storage.name)
+    write_json(tmp_path / "mlc" / "mlc-chat-config.json", {**described, "model_config": config})
+    write_tokenizer(tmp_path / "mlc")
+    stored = open_folder(tmp_path / "mlc")
+    scheme = choose_scheme(stored, None)
+    served = unpack_weights(stored.architecture, scheme, load_weights(stored, scheme))[name]
+    assert np.array_equal(served.reshape(found.shape), found.astype(np.float16))
 
 
 @pytest.mark.parametrize("quantization", WRITTEN)
