@@ -35,7 +35,10 @@ MODELS = {
     ),
     "float16": (NARROW, "q0f16", 2e-2),
     "4 bits": (NARROW, "q4f16_1", 0.2),
-    "8 bits": (NARROW, "q8f16_1", 0.2),
+    "8 bits, experts in a layer": (
+        architecture(experts=Experts(count=4, per_token=4, intermediate_size=40, layers=(1,))),
+        "q8f16_1", 0.2,
+    ),
     "4 bits, keys and values in 8": (NARROW, "q4f16_1", 0.2, "int8"),
     "float32, keys and values in 8": (
         architecture(head_dim=48, num_attention_heads=6, num_key_value_heads=2, hidden_size=80),

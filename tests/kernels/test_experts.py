@@ -15,6 +15,7 @@ from mlc_llm.kernels.cpu.experts import experts_add, experts_gated
 from mlc_llm.kernels.cpu.level import Level, detect
 from mlc_llm.kernels.cpu.route import add_weighted, group_by_expert, route
 from mlc_llm.models.architecture import Experts
+from mlc_llm.quantization.scheme import CODES
 
 Array = NDArray[Any]
 
@@ -35,6 +36,15 @@ ROUTERS = {
         correction=True, groups=8, groups_per_token=4, group_score="best_two",
     ),
 }  # fmt: skip
+
+PRODUCTS = [
+    *(
+        pytest.param(*level.values, weights, marks=level.marks)
+        for level in LEVELS
+        for weights in ("f32", "f16", "q4")
+    ),
+    pytest.param(detect({}), "q8"),  # at every level in `test_linear`
+]
 
 
 def normal(*shape: int, seed: int = 0) -> Array:
@@ -58,10 +68,10 @@ def grouped(ids: Array) -> tuple[Array, Array, Array]:
 
 def packed(weights: str, matrices: list[Array]) -> tuple[Array, ...]:
     """The stack of these matrices as kernels take it."""
-    if weights == "q4":
-        words, scales = zip(
-            *(reference.pack_q4(*reference.quantize_q4(m)) for m in matrices), strict=True
-        )
+    if weights in CODES:
+        pack = reference.pack_q4 if weights == "q4" else reference.pack_q8
+        codes = reference.quantize_q4 if weights == "q4" else reference.quantize_q8
+        words, scales = zip(*(pack(*codes(m)) for m in matrices), strict=True)
         return np.concatenate(words), np.concatenate(scales)
     dtype = np.float32 if weights == "f32" else np.float16
     return (np.concatenate([reference.pack_float(m.astype(dtype)) for m in matrices]),)
@@ -119,8 +129,7 @@ def test_rows_of_one_expert_are_put_together_in_their_order(level: Level) -> Non
         np.testing.assert_array_equal(runs[: len(expected_runs)], expected_runs)
 
 
-@pytest.mark.parametrize("weights", ["f32", "f16", "q4"])
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize(("level", "weights"), PRODUCTS)
 def test_gated_products_use_the_expert_of_each_row(level: Level, weights: Any) -> None:
     gates, ups = normal(FEW.count, INNER, HIDDEN), normal(FEW.count, INNER, HIDDEN, seed=1)
     both = zip(gates, ups, strict=True)
@@ -130,8 +139,8 @@ def test_gated_products_use_the_expert_of_each_row(level: Level, weights: Any) -
     for n in (1, 3, 30):
         x, ids = normal(n, HIDDEN, seed=n), ids_of(n, seed=n)
         runs, pairs = grouped(ids), 2 * n
-        if weights == "q4":
-            rows = reference.quantize(x)
+        if weights in CODES:
+            rows = reference.quantize(x, CODES[weights].zero)
             read = reference.dequantize(rows[0], rows[1])[:n]
             xq, xs, _ = kernel(*runs, *rows, *tensors, outputs=quantized_outputs(pairs, PADDED))
             found = reference.dequantize(xq, xs)[:pairs]
@@ -139,12 +148,11 @@ def test_gated_products_use_the_expert_of_each_row(level: Level, weights: Any) -
             read = x.astype(np.float64)
             (found,) = kernel(*runs, x, *tensors, outputs=[filled(pairs, PADDED)])
         expected = twin.experts_gated(read, ids, unpacked(tensors)).reshape(pairs, -1)[runs[0]]
-        off = np.abs(expected).max() / 127 if weights == "q4" else 1e-4
+        off = np.abs(expected).max() / 127 if weights in CODES else 1e-4
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=off)
 
 
-@pytest.mark.parametrize("weights", ["f32", "f16", "q4"])
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize(("level", "weights"), PRODUCTS)
 def test_experts_are_added_with_their_shares_whatever_the_batch(level: Level, weights: Any) -> None:
     tensors = packed(weights, list(normal(FEW.count, HIDDEN, INNER)))
     kernel = Kernel(level, experts_add(level, weights, FEW, HIDDEN // 16, PADDED))
@@ -155,8 +163,8 @@ def test_experts_are_added_with_their_shares_whatever_the_batch(level: Level, we
         rows: tuple[Array, ...] = (ordered,)
         outputs = [filled(*residual.shape)]
         read = made
-        if weights == "q4":
-            xq, xs, _ = rows = reference.quantize(ordered)
+        if weights in CODES:
+            xq, xs, _ = rows = reference.quantize(ordered, CODES[weights].zero)
             values = reference.dequantize(xq, xs)[: len(ordered)]
             read = np.empty_like(values)
             read[runs[0]] = values
