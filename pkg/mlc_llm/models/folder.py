@@ -56,6 +56,8 @@ class ModelFolder(Struct, frozen=True, kw_only=True):
     """The scheme the weights are stored in; None for a Hugging Face folder (quantized at load)."""
     best_served: str | None = None
     """The scheme for weights that were quantized before, unless the user names one."""
+    gguf: bool = False
+    """The weights are those of a GGUF file (`models.layout.straight`)."""
     defaults: GenerationDefaults
     bos_token_id: int | None
     eos_token_ids: tuple[int, ...]
@@ -135,6 +137,7 @@ def _open_huggingface(path: Path, config: Path) -> ModelFolder:
         architecture=architecture,
         quantization=None,
         best_served=None if codes is None else codes.served,
+        gguf=codes is not None and codes.method == "gguf",
         defaults=_huggingface_defaults(generation),
         bos_token_id=next(iter(_token_ids(bos, architecture)), None),
         eos_token_ids=_ends(path, eos, architecture),

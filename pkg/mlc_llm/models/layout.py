@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+import msgspec
 from msgspec import Struct
 
 _LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)")
@@ -63,6 +64,13 @@ class Layout(Struct, frozen=True, kw_only=True):
         named = self.modules.get(module, module)
         modules = (named,) if isinstance(named, str) else named
         return tuple(f"{place}{stored}.{leaf}" for stored in modules)
+
+
+def straight(layout: Layout) -> Layout:
+    """The same names for weights that lie as our own do, as `weights.sources.gguf` gives them."""
+    return msgspec.structs.replace(
+        layout, norm_offset=0.0, transposed=False, interleaved_heads=False, latent_heads=False
+    )
 
 
 LLAMA = Layout(modules=STACKED)

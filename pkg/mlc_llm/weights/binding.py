@@ -17,7 +17,7 @@ from msgspec import Struct
 from mlc_llm.errors import BadModel
 from mlc_llm.models.architecture import Architecture
 from mlc_llm.models.folder import ModelFolder
-from mlc_llm.models.layout import Layout
+from mlc_llm.models.layout import Layout, straight
 from mlc_llm.models.parameters import ParameterSpec, parameters
 from mlc_llm.models.registry import family
 from mlc_llm.quantization.scheme import CODES, GROUP_SIZE, Scheme
@@ -66,6 +66,8 @@ def bind(folder: ModelFolder, scheme: Scheme, tensors: Mapping[str, StoredTensor
     arch = folder.architecture
     known = family(arch.model_type)
     layout = known.mlc if folder.format == "mlc" else known.huggingface
+    if folder.gguf:
+        layout = straight(layout)
     storage = STORAGES[folder.quantization] if folder.quantization else None
     finder = _Finder(folder, layout, tensors)
     bindings = []

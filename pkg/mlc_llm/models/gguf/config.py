@@ -1,32 +1,22 @@
-"""config.json and generation_config.json of the model in a GGUF file. Pure.
+"""config.json and generation_config.json of the model in a GGUF file.
 
-The keys are those that llama.cpp's converters write, `<architecture>.<what>`. What they leave out
-because the program knows it, such as which layers of Gemma slide, the defaults of our families say.
+The keys are those that llama.cpp's converters write, `<architecture>.<what>`; here are the ones
+that all architectures have in common. What they leave out because the program knows it, such as
+which layers of Gemma slide, the defaults of our families say.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from mlc_llm.errors import BadModel
+from mlc_llm.models.gguf.architectures import ARCHITECTURES, REFUSED
 from mlc_llm.models.gguf.file import GgufFile
+from mlc_llm.models.gguf.keys import Keys
 from mlc_llm.models.quantized import KEPT
-
-MODEL_TYPES = {
-    "gemma": "gemma",
-    "gemma2": "gemma2",
-    "gemma3": "gemma3_text",
-    "llama": "llama",
-    "olmo2": "olmo2",
-    "phi3": "phi3",
-    "qwen2": "qwen2",
-    "qwen3": "qwen3",
-}
-"""Our `model_type` of each `general.architecture` that is read; Mistral calls itself llama."""
 
 ROPE_FACTORS = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
 """Tensors that are part of the configuration: divisors of the rotary frequencies."""
@@ -36,81 +26,25 @@ END_NAMES = frozenset(
 )
 """Control tokens that end an answer wherever they exist: old files name one of several."""
 
-_LAYERS_OF_27B = {"gemma2": 46, "gemma3": 62}
-"""The one size of these whose scores are scaled by the hidden size for each head."""
-
-
-class Keys:
-    """The metadata of one file, by type."""
-
-    def __init__(self, file: GgufFile) -> None:
-        self.file = file
-        name = file.values.get("general.architecture")
-        if not isinstance(name, str):
-            raise BadModel(f"{file.path}: general.architecture is missing")
-        self.architecture = name
-
-    def fault(self, key: str, message: str) -> BadModel:
-        return BadModel(f"{self.file.path}: {key}: {message}")
-
-    def get(self, key: str, kind: type[Any] | tuple[type[Any], ...]) -> Any:
-        """The value of a key, None when there is none."""
-        value = self.file.values.get(key)
-        if value is not None and (not isinstance(value, kind) or _is_odd_bool(value, kind)):
-            raise self.fault(key, f"is of type {type(value).__name__}")
-        return value
-
-    def integer(self, key: str) -> int | None:
-        """A key of the architecture. Some files list a number for each layer: they must agree."""
-        full = f"{self.architecture}.{key}"
-        value = self.get(full, (int, np.ndarray))
-        if isinstance(value, np.ndarray):
-            numbers = set(value.tolist())
-            if len(numbers) != 1:
-                raise self.fault(full, "differs between layers, which is not supported")
-            value = numbers.pop()
-        return None if value is None else int(value)
-
-    def number(self, key: str) -> float | None:
-        """A key of the architecture."""
-        value = self.get(f"{self.architecture}.{key}", (int, float))
-        return None if value is None else float(value)
-
-    def factors(self, tensor: str) -> list[float] | None:
-        """The numbers of a small float32 tensor."""
-        found = self.file.tensors.get(tensor)
-        if found is None:
-            return None
-        if found.kind.name != "F32" or len(found.shape) != 1 or found.shape[0] > 1024:
-            raise self.fault(f"tensor {tensor}", "is not a list of at most 1024 float32 numbers")
-        with found.path.open("rb") as file:
-            file.seek(found.offset)
-            values = np.frombuffer(file.read(4 * found.shape[0]), "<f4")
-        if len(values) != found.shape[0] or not (np.isfinite(values) & (values > 0)).all():
-            raise self.fault(f"tensor {tensor}", "holds a number that is no divisor")
-        return [float(str(value)) for value in values]
-
-
-def _is_odd_bool(value: Any, kind: type[Any] | tuple[type[Any], ...]) -> bool:
-    return isinstance(value, bool) and kind is not bool
-
 
 def model_config(file: GgufFile) -> dict[str, Any]:
     """config.json. Raises `BadModel` for what is not supported or does not fit together."""
     keys = Keys(file)
-    if keys.architecture not in MODEL_TYPES:
-        known = ", ".join(MODEL_TYPES)
+    if keys.architecture not in ARCHITECTURES:
+        known = ", ".join(ARCHITECTURES)
         raise BadModel(
             f"{file.path}: GGUF architecture {keys.architecture!r} is not supported; "
             f"use one of {known}"
         )
-    if keys.integer("expert_count"):
-        raise keys.fault(f"{keys.architecture}.expert_count", "experts are not supported")
+    known_as = ARCHITECTURES[keys.architecture]
+    for key in (*REFUSED, *known_as.refused):
+        if np.any(file.values.get(f"{keys.architecture}.{key}", 0)):
+            raise keys.fault(f"{keys.architecture}.{key}", "is not supported")
     table = file.tensors.get("token_embd.weight")
     if table is None or len(table.shape) != 2:
         raise BadModel(f"{file.path}: tensor token_embd.weight is missing or no matrix")
     config = {
-        "model_type": MODEL_TYPES[keys.architecture],
+        "model_type": known_as.model_type,
         "vocab_size": table.shape[0],
         "tie_word_embeddings": "output.weight" not in file.tensors,
         "hidden_size": keys.integer("embedding_length"),
@@ -118,18 +52,23 @@ def model_config(file: GgufFile) -> dict[str, Any]:
         "num_hidden_layers": keys.integer("block_count"),
         "num_attention_heads": keys.integer("attention.head_count"),
         "num_key_value_heads": keys.integer("attention.head_count_kv"),
-        "head_dim": keys.integer("attention.key_length"),
+        "head_dim": keys.integer("attention.key_length") or _even_share(keys),
         "max_position_embeddings": keys.integer("context_length"),
         "rms_norm_eps": keys.number("attention.layer_norm_rms_epsilon"),
-        "rope_theta": keys.number("rope.freq_base"),
+        "rope_theta": keys.number("rope.freq_base") or known_as.rope_theta,
         "rope_scaling": _rope_scaling(keys),
         "torch_dtype": "float16",
         "quantization_config": {"quant_method": "gguf", "served": _best_served(file)},
         **special_ids(keys),
     }
-    if (own := _OWN.get(keys.architecture)) is not None:
-        config |= own(keys, config)
+    config |= known_as.own(keys, config)
     return {key: value for key, value in config.items() if value is not None}
+
+
+def _even_share(keys: Keys) -> int | None:
+    """What a head is wide when the file does not say."""
+    hidden, heads = keys.integer("embedding_length"), keys.integer("attention.head_count")
+    return hidden // heads if hidden and heads and hidden % heads == 0 else None
 
 
 def _best_served(file: GgufFile) -> str | None:
@@ -192,46 +131,16 @@ def _rope_scaling(keys: Keys) -> dict[str, Any] | None:
             ),
         }
     kind = keys.get(f"{keys.architecture}.rope.scaling.type", str)
+    if kind is None and (factor := keys.number("rope.scale_linear")) is not None:
+        return {"rope_type": "linear", "factor": factor}  # what old files say
     if kind in (None, "none"):
         return None
+    attention = keys.number("rope.scaling.yarn_attn_factor")
     return {
         "rope_type": kind,
         "factor": keys.number("rope.scaling.factor"),
         "original_max_position_embeddings": keys.integer("rope.scaling.original_context_length"),
+        "attention_factor": attention or keys.number("rope.scaling.attn_factor"),
+        "beta_fast": keys.number("rope.scaling.yarn_beta_fast"),
+        "beta_slow": keys.number("rope.scaling.yarn_beta_slow"),
     }
-
-
-def _partial_rotary(keys: Keys, config: Mapping[str, Any]) -> dict[str, Any]:
-    width, turned = config["head_dim"], keys.integer("rope.dimension_count")
-    if width is None and config["hidden_size"] and config["num_attention_heads"]:
-        width = config["hidden_size"] // config["num_attention_heads"]
-    if not width or not turned or turned == width:
-        return {}
-    return {"partial_rotary_factor": turned / width}
-
-
-def _phi3(keys: Keys, config: Mapping[str, Any]) -> dict[str, Any]:
-    window = keys.integer("attention.sliding_window")
-    return {**_partial_rotary(keys, config), "sliding_window": window or None}
-
-
-def _gemma(keys: Keys, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Scores are scaled by the width of a head, but in the largest models of two generations."""
-    width = config["head_dim"]
-    if config["num_hidden_layers"] == _LAYERS_OF_27B.get(keys.architecture):
-        width = config["hidden_size"] // config["num_attention_heads"]
-    return {
-        "query_pre_attn_scalar": width,
-        "sliding_window": keys.integer("attention.sliding_window"),
-        "attn_logit_softcapping": keys.number("attn_logit_softcapping"),
-        "final_logit_softcapping": keys.number("final_logit_softcapping"),
-    }
-
-
-_OWN: Mapping[str, Callable[[Keys, Mapping[str, Any]], dict[str, Any]]] = {
-    "llama": _partial_rotary,
-    "phi3": _phi3,
-    "gemma2": _gemma,
-    "gemma3": _gemma,
-}
-"""What only some architectures have."""

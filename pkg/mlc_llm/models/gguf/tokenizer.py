@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mlc_llm.models.gguf.config import Keys
 from mlc_llm.models.gguf.file import GgufFile
+from mlc_llm.models.gguf.keys import Keys
 
 SPACE = "\u2581"
 MAX_PIECE = 256

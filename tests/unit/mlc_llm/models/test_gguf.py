@@ -185,10 +185,9 @@ def changed(tmp_path: Path, tensors: dict[str, Stored] | None = None, **values: 
 REFUSED = {
     "an architecture": (
         {"general__architecture": "mamba"},
-        "architecture 'mamba' is not supported; use one of gemma",
+        "architecture 'mamba' is not supported; use one of deepseek2, gemma",
     ),
     "no architecture": ({"general__architecture": None}, "general.architecture is missing"),
-    "experts": ({"llama__expert_count": 8}, "experts are not supported"),
     "one of several files": ({"split__count": 3}, "is part 1 of 3; its name must say so"),
     "a kind of tokenizer": ({"tokenizer__ggml__model": "t5"}, "tokenizer.ggml.model: 't5'"),
     "a way to cut words": (

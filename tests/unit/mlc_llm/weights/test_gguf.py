@@ -21,7 +21,7 @@ from mlc_llm.weights.pack import unpack_weights
 from mlc_llm.weights.source import read_floats, read_rows
 from mlc_llm.weights.sources import gguf
 from mlc_llm.weights.sources.find import find_tensors
-from mlc_llm.weights.sources.gguf import huggingface_name
+from mlc_llm.weights.sources.gguf_names import huggingface_names
 from support import gguf_files
 from support.folders import tiny_llama, write_hf_folder
 
@@ -111,18 +111,6 @@ def test_heads_that_do_not_divide_the_rows_are_named(tmp_path: Path) -> None:
         served(path, "q0f32")
 
 
-def test_norms_of_gemma_lose_their_one(tmp_path: Path) -> None:
-    rows = np.arange(1, 65, dtype=np.float32).reshape(2, 32) / 64
-    tensors = {
-        "token_embd.weight": gguf_files.encode(rows, "F32"),
-        "output_norm.weight": gguf_files.encode(rows[0] + 1, "F32"),
-    }
-    path = gguf_files.write(tmp_path / "m.gguf", {"general.architecture": "gemma3"}, tensors)
-    found = source_rows(path, "model.norm.weight", 32)
-    assert np.array_equal(found, rows[0])
-    assert np.array_equal(source_rows(path, "model.embed_tokens.weight", 2), rows)
-
-
 def source_rows(path: Path, name: str, count: int) -> np.ndarray:
     return read_floats(gguf.find_tensors([path])[name], 0, count)
 
@@ -149,7 +137,9 @@ def test_q8_0_is_decoded(tmp_path: Path) -> None:
         ("phi3", "blk.3.attn_qkv.weight", "model.layers.3.self_attn.qkv_proj.weight"),
         ("qwen3", "blk.3.attn_q_norm.weight", "model.layers.3.self_attn.q_norm.weight"),
         ("llama", "v.patch_embd.weight", "v.patch_embd.weight"),
+        ("llama", "blk.0.ssm_a.weight", "blk.0.ssm_a.weight"),
+        ("mamba", "blk.0.attn_q.weight", "blk.0.attn_q.weight"),
     ],
 )
 def test_names_are_hugging_faces(architecture: str, name: str, expected: str) -> None:
-    assert huggingface_name(architecture, name) == expected
+    assert huggingface_names(architecture, name) == (expected,)
