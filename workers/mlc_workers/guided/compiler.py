@@ -219,7 +219,11 @@ def _with_schemas(lark: str, schemas: Sequence[tuple[str, Any]]) -> str:
     """
     parts: list[dict[str, Any]] = [{"lark_grammar": lark}]
     for index, (name, schema) in enumerate(schemas):
-        ruled = (plain(schema) if isinstance(schema, dict) else {}) | {"x-guidance": SCHEMA_OPTIONS}
+        try:
+            ruled = plain(schema) if isinstance(schema, dict) else {}
+        except ValueError as refused:
+            raise ValueError(f"{name}: {refused}") from refused
+        ruled["x-guidance"] = SCHEMA_OPTIONS
         part = {"name": f"schema_{index}", "json_schema": ruled}
         error = LLMatcher.validate_grammar(json.dumps({"grammars": [part]}), None, limits=LIMITS)
         if error:

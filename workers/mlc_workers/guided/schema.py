@@ -8,7 +8,8 @@ What comes out allows the same values, or fewer where JSON Schema is looser than
     format: date, time ...  no year 0, 30th of February, leap second, small t or z
     format: hostname        no two hyphens in a row, at most 253 characters
 
-What it cannot say so stays as it is, and the library refuses it by name.
+What it cannot say so stays as it is, and the library refuses it by name; but for `minProperties`,
+which the library counts by the names that are written, and the same name may be written twice.
 """
 
 from __future__ import annotations
@@ -74,7 +75,10 @@ _MOVED = frozenset(("not", "oneOf", "contains", *_NEED, *_SAYS_NOTHING))
 
 
 def plain(schema: dict[str, Any]) -> dict[str, Any]:
-    """A new schema. `schema` is at most as deep as `limits.MAX_SCHEMA_DEPTH`."""
+    """A new schema. `schema` is at most as deep as `limits.MAX_SCHEMA_DEPTH`.
+
+    Raises ValueError for what the library would take and not enforce.
+    """
     moved = any(not _MOVED.isdisjoint(path.split("/")) for path in _references(schema))
     return _node(schema, may_move=not moved)
 
@@ -86,6 +90,7 @@ def _node(schema: dict[str, Any], may_move: bool) -> dict[str, Any]:
         return _node(value, may_move) if isinstance(value, dict) else value
 
     found = {key: _inside(key, value, inner) for key, value in schema.items()}
+    _check_min_properties(found)
     also: list[Any] = []
     if may_move:
         _drop_remarks(found)
@@ -108,6 +113,19 @@ def _inside(key: str, value: Any, inner: Callable[[Any], Any]) -> Any:
     if key in _LIST and isinstance(value, list):
         return [inner(schema) for schema in value]
     return inner(value) if key in _ONE else value
+
+
+def _check_min_properties(schema: dict[str, Any]) -> None:
+    least, kinds = schema.get("minProperties"), schema.get("type", "object")
+    required = schema.get("required")
+    if type(least) is not int or least < 2 or "object" not in kinds:
+        return
+    if isinstance(required, list) and len(set(map(str, required))) >= least:
+        return
+    if schema.get("additionalProperties") is not False or schema.get("patternProperties"):
+        raise ValueError(
+            "`minProperties` above 1 is supported only where as many properties are `required`"
+        )
 
 
 def _drop_remarks(schema: dict[str, Any]) -> None:

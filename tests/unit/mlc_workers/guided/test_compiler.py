@@ -304,6 +304,11 @@ def test_a_tag_that_cannot_be_followed_is_named() -> None:
         WALKER.compiler.compile(tags(("<fn=a>", {"uniqueItems": True}, ""), triggers=["<fn"]))
 
 
+def test_a_schema_of_a_tag_that_says_too_much_is_named_too() -> None:
+    with pytest.raises(BadRequest, match=r"after '<fn=a>'.*minProperties"):
+        WALKER.compiler.compile(tags(("<fn=a>", {"minProperties": 2}, ""), triggers=["<fn"]))
+
+
 def test_a_mark_may_be_a_token_of_its_own() -> None:
     token_id, name = max((i, text.decode()) for i, text in WALKER.table.special.items())
     assert token_id != 0
