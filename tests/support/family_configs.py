@@ -151,6 +151,17 @@ CONFIGS: dict[str, dict[str, Any]] = {
             "long_factor": [1.0, 2.0, 4.0, 8.0, 16.0, 32.0],
         },
     },
+    "phi4_mini_long": {
+        **SMALL, "architectures": ["Phi3ForCausalLM"], "model_type": "phi3",
+        "attention_bias": False, "rms_norm_eps": 1e-5, "sliding_window": None,
+        "partial_rotary_factor": 0.75, "max_position_embeddings": 2560,
+        "original_max_position_embeddings": 64, "tie_word_embeddings": True,
+        "rope_scaling": {
+            "type": "longrope",
+            "short_factor": [1.0, 1.1, 1.25, 1.5, 2.0, 3.0],
+            "long_factor": [1.0, 2.0, 4.0, 8.0, 16.0, 32.0],
+        },
+    },
     "olmo2": {
         **SMALL, "architectures": ["Olmo2ForCausalLM"], "model_type": "olmo2",
         "attention_bias": False, "rope_theta": 500000, "rope_scaling": None,

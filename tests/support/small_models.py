@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlc_llm.compiler.abi import PAGE_SIZE
-from mlc_llm.compiler.artifact import LibrarySpec
+from mlc_llm.compiler.artifact import LibrarySpec, essential
 from mlc_llm.compiler.build import compile_in_memory
 from mlc_llm.kernels.cpu.level import detect
 from mlc_llm.models.architecture import Architecture
@@ -111,7 +111,7 @@ class CompiledModel:
         rope = huge_empty((CONTEXT, arch.rope_width), np.float32).view(np.float32)
         rope[:] = rope_table(arch, CONTEXT)
         norm = FinalNorm(arch, scheme_by_name(quantization), packed)
-        step = library(arch, quantization, kv_dtype)
+        step = library(essential(arch), quantization, kv_dtype)
         self.runner = Runner(step, packed, self.pool, rope, self.table, arch.vocab_size, norm)
 
     def run(self, *spans: Span, copies: Sequence[tuple[int, int]] = ()) -> NDArray[np.float32]:

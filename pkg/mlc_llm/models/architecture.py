@@ -35,10 +35,16 @@ class YarnRope(Struct, frozen=True, kw_only=True, tag="yarn"):
 
 
 class LongRope(Struct, frozen=True, tag="longrope"):
-    """A divisor of its own for every pair."""
+    """A divisor of its own for every pair, and another for sequences past the original positions.
+
+    Which ones are used is decided once, by the longest sequence that is served: keys that were
+    turned by one of them cannot be turned again.
+    """
 
     factors: tuple[float, ...]
     attention_factor: float
+    long_factors: tuple[float, ...]
+    original_max_position_embeddings: int
 
 
 Norm = Literal["rms", "layer"]

@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 
 from mlc_llm.errors import BadModel
 from mlc_llm.models import huggingface, mlc
-from mlc_llm.models.architecture import Architecture
+from mlc_llm.models.architecture import Architecture, LongRope
 from mlc_llm.models.document import (
     MEBIBYTE,
     convert,
@@ -70,7 +70,8 @@ class ModelFolder(Struct, frozen=True, kw_only=True):
     tokenizer_config: dict[str, Any]
     """tokenizer_config.json, or {} when there is none."""
     context_window_size: int
-    """mlc-chat-config.json may shrink the architecture's."""
+    """What is served unless more is asked for: mlc-chat-config.json may shrink the architecture's,
+    and with LongRoPE it is the positions that the model was trained for first."""
     prefill_chunk_size: int | None = None
     sliding_window_size: int | None = None
     pooling: Pooling = "last"
@@ -145,7 +146,7 @@ def _open_huggingface(path: Path, config: Path) -> ModelFolder:
         tool_use_template=_tool_use_template(path, tokenizer_config),
         conv_template=None,
         tokenizer_config=tokenizer_config,
-        context_window_size=architecture.context_window_size,
+        context_window_size=_window(None, architecture),
         pooling=_pooling(path, architecture),
     )
 
@@ -156,7 +157,6 @@ def _open_mlc(path: Path, config_path: Path) -> ModelFolder:
     tokenizer_config = _tokenizer_config(path)
     conv_template = config.conv_template if isinstance(config.conv_template, dict) else None
     stops = _stop_token_ids(conv_template, config_path)
-    window = mlc.positive(config.context_window_size) or architecture.context_window_size
     return ModelFolder(
         path=path,
         format="mlc",
@@ -169,7 +169,7 @@ def _open_mlc(path: Path, config_path: Path) -> ModelFolder:
         tool_use_template=_tool_use_template(path, tokenizer_config),
         conv_template=conv_template,
         tokenizer_config=tokenizer_config,
-        context_window_size=min(window, architecture.context_window_size),
+        context_window_size=_window(mlc.positive(config.context_window_size), architecture),
         prefill_chunk_size=mlc.positive(config.prefill_chunk_size),
         sliding_window_size=mlc.positive(config.sliding_window_size),
         pooling=_stored_pooling(config) or _pooling(path, architecture),
@@ -196,6 +196,15 @@ def _pooling(path: Path, architecture: Architecture) -> Pooling:
     if len(asked) != 1:
         raise BadModel(f"{file}: only one of cls, mean and lasttoken pooling is supported")
     return asked[0]
+
+
+def _window(written: int | None, architecture: Architecture) -> int:
+    most = architecture.context_window_size
+    if written is not None and written < most:
+        return written
+    if isinstance(scaling := architecture.rope_scaling, LongRope):
+        return min(most, scaling.original_max_position_embeddings)
+    return most
 
 
 def _stored_pooling(config: mlc.ChatConfig) -> Pooling | None:

@@ -25,7 +25,7 @@ def rope_table(arch: Architecture, num_positions: int) -> NDArray[np.float32]:
     magnitude = 1.0
     if isinstance(arch.rope_scaling, YarnRope | LongRope):
         magnitude = arch.rope_scaling.attention_factor
-    tables = [magnitude * _turns(frequencies(arch), num_positions)]
+    tables = [magnitude * _turns(frequencies(arch, num_positions), num_positions)]
     if arch.sliding_rope_theta is not None:
         tables.append(_turns(_plain(arch, arch.sliding_rope_theta), num_positions))
     if arch.unrotated_layers:
@@ -33,8 +33,9 @@ def rope_table(arch: Architecture, num_positions: int) -> NDArray[np.float32]:
     return np.concatenate(tables, axis=1).astype(np.float32)
 
 
-def frequencies(arch: Architecture) -> Floats:
-    """Radians per position of each pair: theta^(-2i / R), rescaled where the model asks for it."""
+def frequencies(arch: Architecture, num_positions: int) -> Floats:
+    """Radians per position of each pair: theta^(-2i / R), rescaled where the model asks for it in
+    sequences of up to so many positions."""
     if arch.learned_positions:
         return np.zeros(arch.rope_dim // 2)
     plain = _plain(arch, arch.rope_theta)
@@ -43,8 +44,9 @@ def frequencies(arch: Architecture) -> Floats:
             return plain
         case LinearRope(factor=factor):
             return plain / factor
-        case LongRope(factors=factors):
-            return np.asarray(plain / np.array(factors))
+        case LongRope() as long:
+            is_short = num_positions <= long.original_max_position_embeddings
+            return np.asarray(plain / np.array(long.factors if is_short else long.long_factors))
         case YarnRope():
             return _yarn(plain, arch.rope_scaling, arch.rope_theta)
         case RopeScaling():

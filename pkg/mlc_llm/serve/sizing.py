@@ -179,7 +179,7 @@ def _context(spec: EngineSpec, folder: ModelFolder) -> _Chosen:
             )
         chosen = _Chosen(asked, "as asked for")
     window = spec.sliding_window_size or folder.sliding_window_size
-    if window is not None and 0 < window < chosen.value:
+    if window is not None and 0 < window < chosen.value and not _slides(folder, window):
         # Up to the window's length, attending to a window and attending to everything are the same.
         chosen = _Chosen(window, "the model's sliding window, which this version does not slide")
     if chosen.value < LEAST_CONTEXT:
@@ -188,6 +188,12 @@ def _context(spec: EngineSpec, folder: ModelFolder) -> _Chosen:
             f" answer have at least {LEAST_CONTEXT}; serve another model"
         )
     return chosen
+
+
+def _slides(folder: ModelFolder, window: int) -> bool:
+    """Whether all layers attend to such a window by themselves."""
+    arch = folder.architecture
+    return arch.sliding_window == window and len(arch.sliding_layers) == arch.num_hidden_layers
 
 
 def _sequences(spec: EngineSpec) -> _Chosen:

@@ -128,18 +128,20 @@ def _yarn_attention(rope: RopeParameters, factor: float) -> float:
 
 
 def _longrope(case: _Case) -> Rotary:
-    """The divisors for short sequences, and so only the positions they are for: the divisors for
-    long ones would need the keys of the whole sequence again."""
+    """Without divisors for long sequences the model has the positions of those for short ones."""
     case.need("short_factor", "original_max_position_embeddings")
     short, original = case.rope.short_factor, case.rope.original_max_position_embeddings
+    long = case.rope.long_factor
     assert short is not None
     assert original is not None
-    if len(short) != case.rope_dim // 2:
-        raise BadModel(f"{case.path}: short_factor must have {case.rope_dim // 2} numbers")
+    for name, factors in (("short_factor", short), ("long_factor", long)):
+        if factors is not None and len(factors) != case.rope_dim // 2:
+            raise BadModel(f"{case.path}: {name} must have {case.rope_dim // 2} numbers")
     factor = case.rope.factor or case.max_positions / original
     attention = 1.0 if factor <= 1 else math.sqrt(1 + math.log(factor) / math.log(original))
-    scaling = LongRope(tuple(short), case.rope.attention_factor or attention)
-    return Rotary(scaling, min(case.max_positions, original))
+    attention = case.rope.attention_factor or attention
+    scaling = LongRope(tuple(short), attention, tuple(long or short), original)
+    return Rotary(scaling, case.max_positions if long else min(case.max_positions, original))
 
 
 _READERS: Mapping[str, Callable[[_Case], Rotary]] = {

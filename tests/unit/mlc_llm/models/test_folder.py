@@ -180,6 +180,26 @@ def test_an_mlc_configuration_without_mlc_weights_does_not_hide_a_hugging_face_m
     assert open_folder(hf).format == "huggingface"
 
 
+@pytest.mark.parametrize(("long", "most"), [([2.0] * 8, 256), (None, 64)])
+def test_positions_past_those_trained_for_first_are_served_when_asked_for(
+    long: list[float] | None, most: int, hf: Path, tmp_path: Path
+) -> None:
+    scaling = {
+        "type": "longrope",
+        "short_factor": [1.0] * 8,
+        "long_factor": long,
+        "original_max_position_embeddings": 64,
+    }
+    edit(hf / "config.json", rope_scaling=scaling)
+    found = open_folder(hf)
+    assert (found.context_window_size, found.architecture.context_window_size) == (64, most)
+    config = mlc_config(found.architecture, "q0f16")
+    model_config = {**config["model_config"], "rope_scaling": scaling}
+    write_json(hf / "mlc-chat-config.json", {**config, "model_config": model_config})
+    (hf / "config.json").unlink()
+    assert open_folder(hf).context_window_size == 64
+
+
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "family": ({"model_type": "mamba"}, "'mamba' is not supported; use one of bert, deepseek_v2"),
     "no family": ({"model_type": ...}, "model_type"),
@@ -202,6 +222,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"rope_scaling": {"type": "longrope", "short_factor": [1.0],
                           "original_max_position_embeddings": 64}},
         "short_factor must have 8 numbers",
+    ),
+    "longer rope": (
+        {"rope_scaling": {"type": "longrope", "short_factor": [1.0] * 8, "long_factor": [],
+                          "original_max_position_embeddings": 64}},
+        "long_factor must have 8 numbers",
     ),
     "partial rope": ({"partial_rotary_factor": 0.2}, "gives 3 columns, not an even number"),
     "half a rope": ({"rope_scaling": {"rope_type": "llama3", "factor": 2.0}}, "low_freq_factor"),

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mlc_llm.models.architecture import Architecture, RopeScaling
+from mlc_llm.models.architecture import Architecture, LongRope, RopeScaling
 from mlc_llm.models.rope import frequencies, rope_table
 
 
-def model(scaling: RopeScaling | None = None) -> Architecture:
+def model(scaling: RopeScaling | LongRope | None = None) -> Architecture:
     return Architecture(
         model_type="llama",
         hidden_size=64,
@@ -40,7 +40,7 @@ def test_angles_stay_exact_far_into_the_context() -> None:
 
 
 def test_llama3_scaling_keeps_fast_pairs_and_slows_slow_ones() -> None:
-    plain, scaled = frequencies(model()), frequencies(model(RopeScaling(8.0, 1.0, 4.0, 8192)))
+    plain, scaled = frequencies(model(), 9), frequencies(model(RopeScaling(8.0, 1.0, 4.0, 8192)), 9)
     wavelength = 2 * np.pi / plain
     np.testing.assert_array_equal(scaled[wavelength < 8192 / 4], plain[wavelength < 8192 / 4])
     np.testing.assert_allclose(scaled[wavelength > 8192], plain[wavelength > 8192] / 8)
@@ -48,3 +48,12 @@ def test_llama3_scaling_keeps_fast_pairs_and_slows_slow_ones() -> None:
     assert between.any()
     assert np.all(scaled[between] < plain[between])
     assert np.all(scaled[between] > plain[between] / 8)
+
+
+def test_sequences_past_the_original_positions_have_divisors_of_their_own() -> None:
+    short, long = np.linspace(1, 2, 32), np.linspace(3, 9, 32)
+    arch = model(LongRope(tuple(short), 1.5, tuple(long), 100))
+    plain = 500000.0 ** (-np.arange(32) / 32)
+    for positions, divisors in ((100, short), (101, long)):
+        found = rope_table(arch, positions)[99, :32]
+        np.testing.assert_allclose(found, 1.5 * np.cos(99 * plain / divisors), atol=1e-6)

@@ -189,6 +189,14 @@ def test_sequences_end_where_a_sliding_window_would_start_to_slide() -> None:
     assert found.max_single_sequence_length == 4096
 
 
+def test_sequences_of_layers_that_slide_are_as_long_as_the_model_s() -> None:
+    folder = {"sliding_window_size": 256}
+    slides = replace(TINY, sliding_window=256, sliding_layers=tuple(range(5)))
+    assert limits(slides, folder=folder).max_single_sequence_length == 512
+    others = replace(slides, sliding_layers=(0, 2, 4))
+    assert limits(others, folder=folder).max_single_sequence_length == 256
+
+
 def test_a_step_has_room_for_every_sequence_and_stays_short_on_cpu() -> None:
     assert limits().prefill_chunk_size == 128
     assert limits(mode="server").prefill_chunk_size == 256
