@@ -1,77 +1,26 @@
 """tokenizer.json and tokenizer_config.json of the model in a GGUF file. Pure.
 
 Two kinds of tokenizers are read: "gpt2", byte-level BPE with the merges in the file, whose way to
-cut text into words the file only names (`WORDS`); and "llama", a SentencePiece BPE whose merges
+cut text into words the file only names (`words`); and "llama", a SentencePiece BPE whose merges
 follow from the scores of its pieces.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from mlc_llm.models.gguf.file import GgufFile
 from mlc_llm.models.gguf.keys import Keys
+from mlc_llm.models.gguf.words import BYTE_LEVEL, WORDS, Words, named
 
 SPACE = "\u2581"
 MAX_PIECE = 256
 """Characters; to look for the parts of a piece takes the square of that."""
 UNKNOWN, CONTROL, USER_DEFINED = 2, 3, 4
 """Values of token_type that matter here."""
-
-_GPT4 = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
-
-
-def _cased(numbers: str, contractions: str, tail: str) -> str:
-    """Words may start with capitals and go on without them."""
-    start = r"[^\r\n\p{L}\p{N}]?"
-    words = f"{start}{_UPPER}*{_LOWER}+{contractions}|{start}{_UPPER}+{_LOWER}*{contractions}"
-    return rf"{words}|\p{{N}}{numbers}| ?[^\s\p{{L}}\p{{N}}]+{tail}|\s*[\r\n]+|\s+(?!\S)|\s+"
-
-
-class Words(NamedTuple):
-    """How text becomes words before the merges."""
-
-    pattern: str | None
-    """None is GPT-2's own."""
-    nfc: bool = False
-    ignore_merges: bool = False
-    """A word that is a token is not put together from merges."""
-    digits: bool = False
-    """Every digit is a word."""
-    bos: bool = False
-    """Texts begin with the start token, where the file does not say."""
-
-
-_LLAMA3 = Words(_GPT4 % "{1,3}", ignore_merges=True, bos=True)
-_QWEN2 = Words(_GPT4 % "", nfc=True)
-_CASED = _cased("{1,3}", "(?i:'s|'t|'re|'ve|'m|'ll|'d)?", r"[\r\n/]*")
-
-WORDS: Mapping[str, Words] = {
-    "default": Words(None),
-    "gpt-2": Words(None),
-    "olmo": Words(None, nfc=True),
-    "phi-2": Words(None),
-    "llama-bpe": _LLAMA3,
-    "llama3": _LLAMA3,
-    "llama-v3": _LLAMA3,
-    "falcon3": _LLAMA3,
-    "dbrx": Words(_GPT4 % "{1,3}"),
-    "smaug-bpe": _LLAMA3,
-    "qwen2": _QWEN2,
-    "deepseek-r1-qwen": _QWEN2,
-    "stablelm2": Words(_GPT4 % ""),
-    "smollm": Words(None, digits=True),
-    "tekken": Words(_cased("", "", r"[\r\n/]*"), ignore_merges=True, bos=True),
-    "gpt-4o": Words(_CASED),
-}
-"""By `tokenizer.ggml.pre`."""
 
 
 def tokenizer(file: GgufFile) -> dict[str, Any]:
@@ -137,8 +86,7 @@ def _bos(keys: Keys, tokens: Sequence[str]) -> int | None:
     """The token that begins every text, if one does."""
     wanted = keys.get("tokenizer.ggml.add_bos_token", bool)
     if wanted is None:
-        kind, pre = (keys.get(f"tokenizer.ggml.{name}", str) for name in ("model", "pre"))
-        wanted = kind == "llama" or (pre in WORDS and WORDS[pre].bos)
+        wanted = keys.get("tokenizer.ggml.model", str) == "llama" or _words(keys).bos
     bos = keys.get("tokenizer.ggml.bos_token_id", int)
     if not wanted or bos is None:
         return None
@@ -148,26 +96,34 @@ def _bos(keys: Keys, tokens: Sequence[str]) -> int | None:
 
 
 def _byte_level(keys: Keys, tokens: Sequence[str]) -> dict[str, Any]:
-    pre = keys.get("tokenizer.ggml.pre", str) or "default"
+    words = _words(keys)
+    return {
+        "normalizer": {"type": "NFC"} if words.nfc else None,
+        "pre_tokenizer": words.pre_tokenizer,
+        "decoder": {**BYTE_LEVEL, "add_prefix_space": True, "use_regex": True},
+        "model": _bpe(keys, tokens, _given_merges(keys), None, words.ignore_merges),
+    }
+
+
+def _words(keys: Keys) -> Words:
+    pre = named(keys.get("tokenizer.ggml.pre", str), keys.architecture)
     if pre not in WORDS:
         known = ", ".join(WORDS)
         raise keys.fault("tokenizer.ggml.pre", f"{pre!r} is not supported; use one of {known}")
-    words = WORDS[pre]
-    steps: list[dict[str, Any]] = []
-    if words.digits:
-        steps.append({"type": "Digits", "individual_digits": True})
-    if words.pattern is not None:
-        pattern = {"Regex": words.pattern}
-        split = {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False}
-        steps.append(split)
-    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
-    steps.append({**level, "use_regex": words.pattern is None})
-    return {
-        "normalizer": {"type": "NFC"} if words.nfc else None,
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": steps},
-        "decoder": {**level, "add_prefix_space": True, "use_regex": True},
-        "model": _bpe(keys, tokens, _given_merges(keys), None, words.ignore_merges),
-    }
+    return WORDS[pre]
+
+
+def remark(file: GgufFile) -> str | None:
+    """What a user should know of a tokenizer that the file does not wholly describe."""
+    keys = Keys(file)
+    pre = keys.get("tokenizer.ggml.pre", str)
+    meant = named(pre, keys.architecture)
+    if keys.get("tokenizer.ggml.model", str) != "gpt2" or pre == meant:
+        return None
+    return (
+        f"{file.path}: tokenizer.ggml.pre is {'missing' if pre is None else repr(pre)}; words are "
+        f"cut as {meant!r} cuts them, which may not be how the model learnt them"
+    )
 
 
 def _given_merges(keys: Keys) -> list[tuple[str, str]]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -23,11 +24,13 @@ from mlc_llm.errors import BadConfig, BadModel
 from mlc_llm.home import unpacked_models
 from mlc_llm.models.gguf.config import generation_config, model_config
 from mlc_llm.models.gguf.parts import names_of, parts_of, read_model
-from mlc_llm.models.gguf.tokenizer import tokenizer, tokenizer_config
+from mlc_llm.models.gguf.tokenizer import remark, tokenizer, tokenizer_config
 
 WEIGHTS = "model.gguf"
 PREFIX = "model"
 MAX_FOLDERS = 32
+
+_log = logging.getLogger(__name__)
 
 
 def unpack(file: Path) -> Path:
@@ -46,6 +49,8 @@ def unpack(file: Path) -> Path:
         "tokenizer.json": tokenizer(header),
         "tokenizer_config.json": tokenizer_config(header),
     }
+    if (text := remark(header)) is not None:
+        _log.warning("%s", text)
     try:
         root.mkdir(parents=True, exist_ok=True)
         _make_room(root)
