@@ -18,7 +18,8 @@ def packed(codes: Ints, bits: int) -> NDArray[np.int32]:
     """Codes [a, b] in words [a, b * bits / 32], the first in the lowest bits."""
     fields = codes.reshape(len(codes), -1, 32 // bits).astype(np.uint64)
     shifts = np.arange(32 // bits, dtype=np.uint64) * np.uint64(bits)
-    return (fields << shifts).sum(axis=2).astype(np.uint32).view(np.int32)
+    words: NDArray[np.int32] = (fields << shifts).sum(axis=2).astype(np.uint32).view(np.int32)
+    return words
 
 
 def gptq(
