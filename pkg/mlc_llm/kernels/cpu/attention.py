@@ -47,6 +47,7 @@ from mlc_llm.kernels.cpu.vector import (
     const,
     fma,
     get,
+    held,
     iconst,
     intrinsic,
     prefetch,
@@ -256,17 +257,17 @@ def _attend_tile(
     parts: Expr,
 ) -> None:
     scratch = _scratch(fmt, shape, block)
-    first = T.bind(T.Cast("int64", args.tiles[tile, 0]))
-    stop = T.bind(first + T.Cast("int64", args.tiles[tile, 1]))
-    seq = T.bind(T.Cast("int64", args.tiles[tile, 2]))
-    heads = T.bind(T.floordiv(shape.kv_heads, parts))
+    first = held(T.Cast("int64", args.tiles[tile, 0]))
+    stop = held(first + T.Cast("int64", args.tiles[tile, 1]))
+    seq = held(T.Cast("int64", args.tiles[tile, 2]))
+    heads = held(T.floordiv(shape.kv_heads, parts))
     with (
         T.serial(T.floordiv(stop - first + (block.rows - 1), block.rows)) as nth,
         T.serial(T.int64(shape.group // block.heads)) as of_group,
     ):
         rows = [T.bind(T.min(first + nth * block.rows + i, stop - 1)) for i in range(block.rows)]
-        end = T.bind(T.Cast("int64", args.positions[rows[-1]]) + 1)
-        num_pages = T.bind(T.floordiv(end + (PAGE_SIZE - 1), PAGE_SIZE))
+        end = held(T.Cast("int64", args.positions[rows[-1]]) + 1)
+        num_pages = held(T.floordiv(end + (PAGE_SIZE - 1), PAGE_SIZE))
         work = Work(rows, of_group, T.bind(part * heads), heads, seq, end, num_pages)
         _clear(shape, block, heads, scratch)
         if scratch.queries is not None:
@@ -274,8 +275,8 @@ def _attend_tile(
         num_chunks = T.floordiv(num_pages + (CHUNK_PAGES - 1), CHUNK_PAGES)
         skipped = _skipped_chunks(shape, args, rows[0])
         with T.serial(num_chunks - skipped) as chunk, T.serial(heads) as head:
-            page0 = T.bind((chunk + skipped) * CHUNK_PAGES)
-            count = T.bind(T.min(num_pages - page0, T.int64(CHUNK_PAGES)))
+            page0 = held((chunk + skipped) * CHUNK_PAGES)
+            count = held(T.min(num_pages - page0, T.int64(CHUNK_PAGES)))
             here = Here(head, page0, count)
             _look_ahead(fmt, shape, args, work, scratch, here)
             steps = T.bind(T.floordiv(count + (block.pages - 1), block.pages))

@@ -44,6 +44,18 @@ def registers(lanes: int, dtype: str = "float32") -> Var:
     return T.alloc_buffer((lanes,), dtype, scope="global")
 
 
+def held(number: Expr) -> Expr:
+    """A bound int64 whose making the compiler forgets.
+
+    What is bound is written out in whatever uses it while it is simplified, again and again, and
+    the time that takes grows with the powers of the depth: numbers that many others are made from
+    are better forgotten. The machine code is the same.
+    """
+    place = T.alloc_buffer((1,), "int64", scope="global")
+    T.buffer_store(place, number, [0])
+    return T.bind(place[0])
+
+
 def span(base: Expr | int, lanes: int) -> Expr:
     """Index of `lanes` neighbours."""
     return T.ramp(base, 1, lanes)
