@@ -108,6 +108,12 @@ def _caches(repository: Path) -> list[Path]:
     return [base / "hf" / repository for base in (*readonly_weight_caches(), model_weights())]
 
 
+def _has_weights(folder: Path) -> bool:
+    """Weights other than GGUF: folders of such files often have a config.json beside them."""
+    patterns = [pattern for has, _ in hub.WEIGHTS for pattern in has]
+    return any(next(folder.glob(pattern), None) is not None for pattern in patterns)
+
+
 def _ggufs(folder: Path) -> list[Path]:
     """Of a file in several parts, the first."""
     if not folder.is_dir():
@@ -126,7 +132,7 @@ def _only_gguf(folder: Path) -> Path | None:
 
 def _first_model(places: list[Path], complaint: str) -> Path:
     for place in places:
-        if is_model_folder(place):
+        if is_model_folder(place) and (_has_weights(place) or not _ggufs(place)):
             return place
         if (file := _only_gguf(place)) is not None:
             return unpack(file)

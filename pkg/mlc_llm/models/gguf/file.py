@@ -206,8 +206,14 @@ def _read(path: Path, cursor: _Cursor, size: int) -> GgufFile:
     values = _pairs(cursor, cursor.count("metadata pairs", MAX_PAIRS))
     entries = [_entry(cursor) for _ in range(num_tensors)]
     alignment = values.get("general.alignment", 32)
-    if not isinstance(alignment, int) or not 1 <= alignment <= MEBIBYTE or alignment % 8:
-        raise BadModel(f"{path}: general.alignment {alignment!r} is not a multiple of 8")
+    if (
+        not isinstance(alignment, int)
+        or not 1 <= alignment <= MEBIBYTE
+        or alignment.bit_count() > 1
+    ):
+        raise BadModel(
+            f"{path}: general.alignment {str(alignment)[:64]} is not a power of two below 1 MiB"
+        )
     start = -(-cursor.position // alignment) * alignment
     return GgufFile(path, values, _placed(path, entries, start, alignment, size))
 
@@ -242,6 +248,8 @@ def _entry(cursor: _Cursor) -> GgufTensor:
             f"has type {named}, which is not supported; take a file of the model with types among"
             f" {known}"
         )
+    if 0 in sizes:
+        raise cursor.fault(f"has the shape {sizes[::-1]}, which is empty")
     if math.prod(sizes) >= 1 << 48 or max(sizes) >= 1 << 48:
         raise cursor.fault(f"has the shape {sizes[::-1]}, which no file can hold")
     if sizes[0] % TYPES[kind].size:

@@ -7,7 +7,7 @@ follow from the scores of its pieces.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -187,7 +187,7 @@ def merges_by_score(pieces: Mapping[str, tuple[float, int]]) -> list[tuple[str, 
 def _bpe(
     keys: Keys,
     tokens: Sequence[str],
-    merges: Iterable[tuple[str, str]],
+    merges: list[tuple[str, str]],
     unknown: str | None,
     ignore_merges: bool,
 ) -> dict[str, Any]:
@@ -195,6 +195,10 @@ def _bpe(
     for i, token in enumerate(tokens):
         if vocab.setdefault(token, i) != i:
             raise keys.fault("tokenizer.ggml.tokens", f"has {token[:64]!r} twice")
+    for left, right in merges:
+        if left not in vocab or right not in vocab or left + right not in vocab:
+            pair = f"{left[:64]} {right[:64]}"
+            raise keys.fault("tokenizer.ggml.merges", f"{pair!r} names what is no token")
     return {
         "type": "BPE",
         "dropout": None,
@@ -205,7 +209,7 @@ def _bpe(
         "byte_fallback": unknown is not None,
         "ignore_merges": ignore_merges,
         "vocab": vocab,
-        "merges": list(merges),
+        "merges": merges,
     }
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from mlc_llm.errors import BadConfig, BadModel
 from mlc_llm.home import unpacked_models
+from mlc_llm.models.folder import open_folder
 from mlc_llm.models.gguf.config import generation_config, model_config
 from mlc_llm.models.gguf.parts import names_of, parts_of, read_model
 from mlc_llm.models.gguf.tokenizer import remark, tokenizer, tokenizer_config
@@ -58,6 +59,7 @@ def unpack(file: Path) -> Path:
         try:
             for name, content in documents.items():
                 (scratch / name).write_text(json.dumps(content), encoding="utf-8")
+            _check(scratch, file)
             names = names_of(PREFIX, len(files)) if len(files) > 1 else [WEIGHTS]
             for name, part in zip(names, files, strict=True):
                 (scratch / name).symlink_to(part.resolve())
@@ -71,6 +73,15 @@ def unpack(file: Path) -> Path:
     except UnicodeEncodeError:
         raise BadModel(f"{file}: a token or template is not valid text") from None
     return folder
+
+
+def _check(folder: Path, file: Path) -> None:
+    """That a model can be made of what was written; what is wrong is wrong with the file."""
+    try:
+        open_folder(folder)
+    except BadModel as error:
+        message = error.message.replace(f"{folder}/", f"{file}: ")
+        raise BadModel(message.replace(str(folder), str(file))) from None
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -70,6 +70,27 @@ HOSTILE = {
     ),
     "an odd alignment": (header([("general.alignment", value(7))], []), "general.alignment"),
     "no alignment": (header([("general.alignment", value(0))], []), "general.alignment"),
+    "an alignment that is no power of two": (
+        header([("general.alignment", value(24))], []),
+        "24 is not a power of two",
+    ),
+    "an alignment beyond reason": (
+        header([("general.alignment", value(Typed(10, struct.pack("<Q", 1 << 63))))], []),
+        "is not a power of two below 1 MiB",
+    ),
+    "an alignment that is text": (
+        header([("general.alignment", value("x" * 5000))], []),
+        "is not a power of two below 1 MiB",
+    ),
+    "a text of 4 GiB": (
+        header([("a", struct.pack("<IQ", 8, 1 << 32))], []),
+        "a: the file ends within it",
+    ),
+    "texts of which the last is too long": (
+        header([("a", value(Typed(9, struct.pack("<IQQ", 8, 1 << 20, 1 << 40))))], []),
+        "a: the file ends within it",
+    ),
+    "a size of nothing": (one_tensor((32, 0)), "tensor w: has the shape [0, 32], which is empty"),
     "no axes": (one_tensor(()), "tensor w: has 0 axes"),
     "too many axes": (one_tensor((1,) * 5), "tensor w: has 5 axes"),
     "a size that overflows": (one_tensor((1 << 63, 1 << 63)), "no file can hold"),
@@ -152,6 +173,22 @@ def test_a_folder_with_one_file_is_that_model(tmp_path: Path) -> None:
         resolve_model(str(tmp_path / "dl"))
 
 
+def test_a_configuration_beside_the_only_weights_is_that_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "dl").mkdir()
+    file = gguf_files.write_llama(tmp_path / "dl/toy.gguf", ARCH)
+    (tmp_path / "dl/config.json").write_text("{}")
+    folder = resolve_model(str(tmp_path / "dl"))
+    assert folder == resolve_model(str(file)) == resolve_model(str(folder))
+    (tmp_path / "dl/model.safetensors").touch()
+    assert resolve_model(str(tmp_path / "dl")) == tmp_path / "dl"
+
+
+def test_a_model_that_is_refused_leaves_nothing(tmp_path: Path, own_home: Path) -> None:
+    with pytest.raises(BadModel):
+        unpack(changed(tmp_path, llama__embedding_length=None))
+    assert list((own_home / "gguf").iterdir()) == []
+
+
 def test_a_file_is_unpacked_once_and_again_when_it_changes(tmp_path: Path) -> None:
     file = gguf_files.write_llama(tmp_path / "toy.gguf", ARCH)
     first = unpack(file)
@@ -212,7 +249,11 @@ REFUSED = {
     "a start token that is none": ({"tokenizer__ggml__bos_token_id": 9999}, "9999 is no token"),
     "text for a number": ({"llama__block_count": "two"}, "llama.block_count: is of type str"),
     "layers that differ": ({"llama__attention__head_count": [2, 4]}, "differs between layers"),
-    "no size": ({"llama__embedding_length": None}, "hidden_size"),
+    "no size": ({"llama__embedding_length": None}, "changed.gguf: config.json: Object missing req"),
+    "merges of what is no token": (
+        {"tokenizer__ggml__model": "gpt2", "tokenizer__ggml__merges": ["a zz"]},
+        "tokenizer.ggml.merges: 'a zz' names what is no token",
+    ),
 }
 
 

@@ -111,6 +111,15 @@ def test_heads_that_do_not_divide_the_rows_are_named(tmp_path: Path) -> None:
         served(path, "q0f32")
 
 
+def test_a_vector_of_blocks_is_refused(tmp_path: Path) -> None:
+    stored = gguf_files.encode(np.ones(64, np.float32), "Q8_0")
+    path = gguf_files.write(
+        tmp_path / "m.gguf", {"general.architecture": "qwen3"}, {"output_norm.weight": stored}
+    )
+    with pytest.raises(BadModel, match=r"tensor output_norm\.weight: is a vector of type Q8_0"):
+        gguf.find_tensors([path])
+
+
 def source_rows(path: Path, name: str, count: int) -> np.ndarray:
     return read_floats(gguf.find_tensors([path])[name], 0, count)
 
