@@ -1,7 +1,8 @@
 """Which stored tensors make each parameter of the decoder, and what is missing or too much.
 
-Names only: nothing is read. What a family's files call the weights, and which of them are stacked,
-is in its `models.layout.Layout`. MLC folders store a quantized matrix as two tensors.
+Names only: nothing is read but a bias that has no place. What a family's files call the weights,
+and which of them are stacked, is in its `models.layout.Layout`. MLC folders store a quantized
+matrix as two tensors.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ from mlc_llm.models.parameters import ParameterSpec, parameters
 from mlc_llm.models.registry import family
 from mlc_llm.quantization.scheme import CODES, GROUP_SIZE, Scheme
 from mlc_llm.quantization.storage import STORAGES, Storage
-from mlc_llm.weights.source import StoredTensor, rows_of
+from mlc_llm.weights.source import StoredTensor, read_floats, rows_of
 from mlc_llm.weights.sources.mlc import SCALES, coded_matrix
 
 FLOATS = ("F32", "F16", "BF16")
+BODY = "model."
+"""What begins the names of Hugging Face's tensors, the head apart."""
 
 
 class StoredFloats(Struct, frozen=True):
@@ -93,8 +96,8 @@ class _Finder:
         self, folder: ModelFolder, layout: Layout, tensors: Mapping[str, StoredTensor]
     ) -> None:
         self._folder = folder
-        self._tensors = tensors
-        self._prefix = _prefix(folder.architecture, layout, tensors)
+        self._tensors = _whole_names(layout, tensors)
+        self._prefix = _prefix(layout, self._tensors)
         self._used: set[str] = set()
 
     def find(self, name: str, shape: tuple[int, ...], dtypes: tuple[str, ...]) -> StoredTensor:
@@ -130,13 +133,24 @@ def stacked(stack: int, shape: tuple[int, ...]) -> tuple[int, ...]:
     return (stack, shape[0] // stack, *shape[1:])
 
 
-def _prefix(arch: Architecture, layout: Layout, tensors: Mapping[str, StoredTensor]) -> str:
+def _prefix(layout: Layout, tensors: Mapping[str, StoredTensor]) -> str:
     """The prefix of the names in these files; the first of the layout's when none fits."""
-    table = layout.stored_names("model.embed_tokens.weight")[0].removesuffix("weight")
-    for prefix in layout.prefixes:
-        if f"{prefix}{table}weight" in tensors or f"{prefix}{table}q_weight" in tensors:
-            return prefix
-    return layout.prefixes[0]
+    return next((p for p in layout.prefixes if _has_table(p, layout, tensors)), layout.prefixes[0])
+
+
+def _has_table(prefix: str, layout: Layout, tensors: Mapping[str, StoredTensor]) -> bool:
+    """Whether the files name the embedding so."""
+    table = prefix + layout.stored_names("model.embed_tokens.weight")[0].removesuffix("weight")
+    return f"{table}weight" in tensors or f"{table}q_weight" in tensors
+
+
+def _whole_names(layout: Layout, tensors: Mapping[str, StoredTensor]) -> Mapping[str, StoredTensor]:
+    """The tensors by the names that they have in a whole model: of one that was saved without its
+    head, as those that embed are (Qwen3-Embedding), they lack their beginning."""
+    if any(_has_table(prefix, layout, tensors) for prefix in layout.prefixes):
+        return tensors
+    named = {f"{BODY}{name}": tensor for name, tensor in tensors.items()}
+    return named if _has_table("", layout, named) else tensors
 
 
 def _words(
@@ -239,14 +253,22 @@ def _heads_apart(stacked: StoredTensor, arch: Architecture) -> list[StoredTensor
     ]
 
 
+def _is_bias_of_zeros(tensor: StoredTensor) -> bool:
+    if not tensor.name.endswith("_proj.bias") or len(tensor.shape) != 1:
+        return False
+    return tensor.dtype in FLOATS and not read_floats(tensor, 0, tensor.shape[0]).any()
+
+
 _TABLES = re.compile(r"(.+\.)?rotary_emb\.inv_freq")
 _HEAD = re.compile(r"(.+\.)?lm_head\.(weight|q_weight|q_scale)")
 
 
 def _refuse_unexpected(arch: Architecture, layout: Layout, unused: Iterable[StoredTensor]) -> None:
-    """Old files store rotary tables, and some store a tied head again; anything else is foreign."""
+    """Old files store rotary tables, some store a tied head again, and AutoGPTQ a bias of zeros
+    with every matrix; anything else is foreign."""
     for tensor in unused:
         tied_head = arch.tie_word_embeddings and _HEAD.fullmatch(tensor.name)
         ignored = layout.ignored is not None and re.fullmatch(layout.ignored, tensor.name)
-        if not tied_head and not ignored and not _TABLES.fullmatch(tensor.name):
+        needless = tied_head or ignored or _TABLES.fullmatch(tensor.name)
+        if not needless and not _is_bias_of_zeros(tensor):
             raise tensor.fault(f"has no place in a model of type {arch.model_type}")

@@ -135,9 +135,34 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "missing": ({K: None}, f"tensor {K} is missing"),
     "wrong shape": ({K: encode(np.zeros((32, 63), np.float32), "F32")}, f"tensor {K}: has shape"),
     "wrong dtype": ({K: ("I32", np.zeros((32, 64), np.int32))}, f"tensor {K}: has dtype I32"),
-    "bias": ({"model.layers.0.self_attn.q_proj.bias": encode(np.zeros(64, np.float32), "F32")},
+    "bias": ({"model.layers.0.self_attn.q_proj.bias": encode(np.ones(64, np.float32), "F32")},
              "tensor model.layers.0.self_attn.q_proj.bias: has no place"),
 }  # fmt: skip
+
+
+def test_a_bias_of_zeros_may_stand_beside_any_matrix(tmp_path: Path) -> None:
+    """AutoGPTQ writes one even where the model has none."""
+    biases = {
+        f"model.layers.{layer}.{module}_proj.bias": encode(np.zeros(size, np.float32), "F16")
+        for layer in range(2)
+        for module, size in (("self_attn.q", 64), ("self_attn.o", 64), ("mlp.down", 64))
+    }
+    scheme = SCHEMES["q0f32"]
+    with_biases = loaded(rewrite(tmp_path / "with", biases), scheme)
+    assert_same(with_biases, loaded(rewrite(tmp_path / "without", {}), scheme))
+
+
+def test_a_model_saved_without_its_head_has_names_that_begin_later(tmp_path: Path) -> None:
+    arch, scheme = tiny_llama(tie_word_embeddings=True), SCHEMES["q0f32"]
+    write_hf_folder(tmp_path, arch)
+    expected = loaded(open_folder(tmp_path), scheme)
+    stored = {
+        name.removeprefix("model."): encode(value, "F32")
+        for parameter, matrix in random_weights(arch, 0).items()
+        for name, value in split_parameter(arch, parameter, matrix).items()
+    }
+    write_safetensors(tmp_path / "model.safetensors", stored)
+    assert_same(loaded(open_folder(tmp_path), scheme), expected)
 
 
 @pytest.mark.parametrize("wrong", WRONG)
