@@ -73,6 +73,7 @@ def linear_float(
 
         def tile(row: Expr, block: Expr, rows: int, blocks: int) -> None:
             places: list[Place] = [(row + i, 0) for i in range(rows)]
+            out.expect(row, block, rows, blocks)
             out.write(row, block, sums_float(level, operands, places, block, blocks))
 
         blocks_of = partial(blocks_of_tile, level, is_gated(epilogue))

@@ -88,6 +88,7 @@ def linear_grouped(
 
         def tile(row: Expr, block: Expr, rows: int, blocks: int) -> None:
             places = neighbours(row, rows)
+            out.expect(row, block, rows, blocks)
             out.write(row, block, sums_grouped(level, operands, places, block, blocks))
 
         work = num_blocks * ROW_BLOCK * cols
