@@ -92,14 +92,22 @@ def _check_lark(text: str, param: str) -> None:
         )
 
 
-class _ToolCalls(msgspec.Struct):
+class ToolCalls(msgspec.Struct):
+    """What the text of a grammar of calls holds (see `mlc_llm.tools.calls_grammar`)."""
+
     lark: str
+    """The rules; @schema_0 ... stand for the schemas, @content for the content."""
     schemas: list[tuple[str, dict[str, Any] | bool]]
+    content: Grammar | None = None
+    """What a text that is no call must match, where that is a grammar of its own."""
 
 
 def _check_tools(text: str, param: str) -> None:
     _check_size(text, MAX_TOOLS_BYTES, param, "What `tools` make as a grammar")
-    for name, schema in msgspec.json.decode(text, type=_ToolCalls).schemas:
+    calls = msgspec.json.decode(text, type=ToolCalls)
+    if calls.content is not None:
+        check_grammar(calls.content)
+    for name, schema in calls.schemas:
         try:
             _check_schema(msgspec.json.encode(schema).decode(), param)
         except BadRequest as error:

@@ -14,7 +14,8 @@ class Grammar(Struct, frozen=True, array_like=True, gc=False):
     text: str
     """A JSON schema, a regular expression, a JSON list of texts, or a grammar in Lark's notation;
     for tools a JSON object: `lark` is a grammar, whose @schema_0 ... stand for the `schemas`, a
-    list of pairs of a tool's name and its JSON schema; for structural tags see `grammar.tags`."""
+    list of pairs of a tool's name and its JSON schema, and @content for the grammar `content`, if
+    there is one; for structural tags see `grammar.tags`."""
     param: str
     """The field of the request that asked for it; errors name it."""
 

@@ -11,11 +11,13 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from mlc_llm.errors import BadRequest
 from mlc_llm.grammar.limits import check_grammar
 from mlc_llm.protocol.generation import Grammar
 from mlc_llm.tools.call_reader import MAX_CALLS
-from mlc_llm.tools.content import COMBINES, content_rule
+from mlc_llm.tools.content import Content, content_rule
 from mlc_llm.tools.formats import ToolFormat
 from mlc_llm.tools.lark import ANY, literal, pattern, without
 from mlc_llm.tools.thoughts import ThoughtFormat
@@ -50,7 +52,7 @@ def grammar_of(
     by name, special or not. `thoughts`: what the model may think first; `inside_thought`: the
     prompt ends within a thought, `thinking_tokens`: after so many its end is forced. `content`:
     what the answer must match where it makes no call. Raises BadRequest when a schema cannot be
-    used, the end of a thought cannot be forced, or `content` cannot be combined with the rest.
+    used, or the end of a thought cannot be forced.
     """
     is_free = not required and parallel and not any(tool.strict for tool in tools)
     if is_free and thinking_tokens is None and content is None:
@@ -58,11 +60,11 @@ def grammar_of(
     writer = _Writer(form, tools, added_tokens, schemas_of_all=required)
     lines = [_start(thoughts, inside_thought, added_tokens, thinking_tokens)]
     schemas: list[tuple[str, Any]] = [(tool.name, writer.schema_of(tool)) for tool in tools]
+    found = Content("")
     if content is not None and not required:
-        _check_combines(content)
-        rule, more = content_rule(content, len(schemas))
-        lines.append(rule)
-        schemas += more
+        found = content_rule(content, len(schemas), writer.unmarked if tools else "")
+        lines.append(found.rule)
+        schemas += found.schemas
     if tools:
         if required:
             lines += writer.required(parallel)
@@ -71,7 +73,9 @@ def grammar_of(
         lines += writer.call_rules()
     else:
         lines.append("answer: content" if content is not None else f"answer: /{ANY}/")
-    document = {"lark": "\n".join(lines) + "\n", "schemas": schemas}
+    document: dict[str, Any] = {"lark": "\n".join(lines) + "\n", "schemas": schemas}
+    if found.grammar is not None:
+        document["content"] = msgspec.to_builtins(found.grammar)
     try:
         text = json.dumps(document, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
@@ -79,15 +83,6 @@ def grammar_of(
     grammar = Grammar("tools", text, "tools" if tools or content is None else content.param)
     check_grammar(grammar)
     return grammar
-
-
-def _check_combines(content: Grammar) -> None:
-    if content.kind not in COMBINES:
-        raise BadRequest(
-            f"`{content.param}` may not be given together with tools or a thinking budget: write "
-            "one grammar of it all, or leave it out.",
-            param=content.param,
-        )
 
 
 def _start(
@@ -101,7 +96,10 @@ def _start(
     begin = literal(thoughts.begin, added_tokens)
     if thoughts.end in added_tokens:
         limit = "" if most is None else f"[max_tokens={min(most, MAX_THINKING_TOKENS)}]"
-        body = f"thinking: thought {literal(thoughts.end, added_tokens)}\nthought{limit}: /{ANY}/"
+        body = (
+            f"thinking: thought {literal(thoughts.end, added_tokens)}\nthought{limit}: THOUGHT\n"
+            f"THOUGHT: {without([pattern(thoughts.end)], '', [])}"  # nor its end letter by letter
+        )
     elif most is not None:
         param = "thinking_token_budget"
         reason = f"`{param}` needs a model with a token that ends its thoughts; leave it out."
@@ -173,21 +171,30 @@ class _Writer:
 
     def free(self, parallel: bool) -> list[str]:
         """`answer`: any text without calls, or with calls at its end."""
-        shape, reader = self._form.shape, self._form.reader
-        opening = shape.opening()
-        added = [marker for marker in reader.markers if marker in self._added]
-        plain = [pattern(marker) for marker in reader.markers if marker not in self._added]
-        names = [pattern(tool.name) for tool in self._tools] if reader.names_start else []
-        text = f"TEXT: {without(plain, reader.line_starts, names)}"
-        marker = next((marker for marker in reader.markers if opening.startswith(marker)), None)
+        markers = self._form.reader.markers
+        opening = self._form.shape.opening()
+        text = f"TEXT: {self.free_text()}"
+        marker = next((marker for marker in markers if opening.startswith(marker)), None)
         if marker is None:  # calls begin at the beginning of the answer
             answer = f"answer: TEXT | {self._literal(opening)} calls"
-        elif marker in added:
+        elif marker in self._added:
             answer = f"answer: TEXT ({self._literal(opening)} calls)?"
         else:
             rest = self._literal(opening.removeprefix(marker))
             answer = f"answer: TEXT | opened {rest} calls\nopened[lazy]: /{ANY}{pattern(marker)}/"
         return [answer, text, *self._calls(parallel)]
+
+    @property
+    def unmarked(self) -> str:
+        """A terminal for texts without any marker."""
+        return without([*map(pattern, self._form.reader.markers)], "", [])
+
+    def free_text(self) -> str:
+        """A terminal for texts that no reader takes for calls: a marker that is a token of its own
+        must not be spelled in others either."""
+        reader = self._form.reader
+        names = [pattern(tool.name) for tool in self._tools] if reader.names_start else []
+        return without([*map(pattern, reader.markers)], reader.line_starts, names)
 
     def _calls(self, parallel: bool) -> list[str]:
         """`calls`: what follows the opening of the first call."""

@@ -18,7 +18,7 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from numpy.typing import NDArray
 
 from mlc_llm.errors import BadRequest, EngineFault
-from mlc_llm.grammar.limits import check_grammar
+from mlc_llm.grammar.limits import ToolCalls, check_grammar
 from mlc_llm.grammar.tags import Tags
 from mlc_llm.protocol.generation import Grammar
 from mlc_workers.guided.schema import plain
@@ -69,6 +69,8 @@ _BETTER_SAID = {
     "`anyOf`",
 }
 """What the library says with advice that is not for users, by a word in it."""
+Schemas = Sequence[tuple[str, Any]]
+"""JSON schemas, with what to call each in an error."""
 _META = set("\\.+*?()|[]{}^$#&-~/")
 
 
@@ -186,11 +188,38 @@ class Compiler:
         return CompiledGrammar(matcher, self._tokenizer, self._num_words, num_bytes)
 
     def _source(self, grammar: Grammar) -> str:
-        if grammar.kind != "structural_tag":
-            return _SOURCES[grammar.kind](grammar.text)
-        tags = msgspec.json.decode(grammar.text, type=Tags)
+        if grammar.kind == "tools":
+            return self._tools_source(grammar.text)
+        if grammar.kind == "structural_tag":
+            return _with_schemas(*self._tags(grammar.text))
+        return _SOURCES[grammar.kind](grammar.text)
+
+    def _tags(self, text: str, first: int = 0) -> tuple[str, Schemas]:
+        """A grammar and the schemas that it refers to, from @schema_`first` on."""
+        tags = msgspec.json.decode(text, type=Tags)
         schemas = [(f"the schema after {tag.begin[:50]!r}", tag.schema) for tag in tags.tags]
-        return _with_schemas(lark_of(tags, self._added_tokens), schemas)
+        return lark_of(tags, self._added_tokens, first), schemas
+
+    def _tools_source(self, text: str) -> str:
+        document = msgspec.json.decode(text, type=ToolCalls)
+        schemas: Schemas = [
+            (f"the parameters of the tool `{name}`", one) for name, one in document.schemas
+        ]
+        if document.content is None:
+            return _with_schemas(document.lark, schemas)
+        lark, more = self._content(document.content, len(schemas))
+        return _with_schemas(document.lark, [*schemas, *more], lark)
+
+    def _content(self, content: Grammar, first: int) -> tuple[str, Schemas]:
+        """The grammar of texts beside calls, and the schemas that it refers to."""
+        if content.kind == "structural_tag":
+            return self._tags(content.text, first)
+        error = LLMatcher.validate_grammar(
+            LLMatcher.grammar_from_lark(content.text), self._tokenizer, limits=LIMITS
+        )
+        if error:
+            raise ValueError(f"`{content.param}`: {_reason(error)}")
+        return content.text, []
 
 
 def _schema_source(text: str) -> str:
@@ -206,18 +235,14 @@ def _choice_source(text: str) -> str:
     return LLMatcher.grammar_from_regex("|".join(map(_literal, choices)))
 
 
-def _tools_source(text: str) -> str:
-    document = msgspec.json.decode(text)
-    schemas = [(f"the parameters of the tool `{name}`", one) for name, one in document["schemas"]]
-    return _with_schemas(document["lark"], schemas)
-
-
-def _with_schemas(lark: str, schemas: Sequence[tuple[str, Any]]) -> str:
+def _with_schemas(lark: str, schemas: Schemas, content: str | None = None) -> str:
     """A grammar and what its @schema_0 ... stand for, with the same rules for JSON as answers have.
 
-    `schemas`: with each, what to call it in an error.
+    `schemas`: with each, what to call it in an error. `content`: what @content stands for.
     """
     parts: list[dict[str, Any]] = [{"lark_grammar": lark}]
+    if content is not None:
+        parts.append({"name": "content", "lark_grammar": content})
     for index, (name, schema) in enumerate(schemas):
         try:
             ruled = plain(schema) if isinstance(schema, dict) else {}
@@ -237,7 +262,6 @@ _SOURCES: dict[str, Callable[[str], str]] = {
     "regex": LLMatcher.grammar_from_regex,
     "choice": _choice_source,
     "lark": LLMatcher.grammar_from_lark,
-    "tools": _tools_source,
 }
 
 

@@ -21,7 +21,6 @@ from mlc_llm.serve.answer.reading import Reading
 from mlc_llm.serve.parsers import Parsers, ToolArguments
 from mlc_llm.serve.request.tools import ToolUse
 from mlc_llm.tools.calls_grammar import grammar_of
-from mlc_llm.tools.content import COMBINES
 from mlc_llm.tools.formats import (
     FALLBACK,
     GORILLA,
@@ -102,8 +101,6 @@ def held_to(
     is_inside = thoughts is not None and thoughts.opened_by(prompt_end)
     if request.continue_final_message and not is_inside:
         thoughts = None  # the answer began earlier
-    if uses is None and content is not None and content.kind not in COMBINES:
-        thoughts, is_inside = None, False  # it has no place for them
     form = formats.tools if uses is not None else None
     if form is None and thoughts is None:
         return Held()

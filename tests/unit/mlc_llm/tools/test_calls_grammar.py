@@ -7,7 +7,8 @@ import json
 import jsonschema
 import pytest
 
-from mlc_llm.errors import BadRequest
+from mlc_llm.errors import BadRequest, EngineFault
+from mlc_llm.grammar.tags import tags_grammar
 from mlc_llm.protocol.generation import Grammar
 from mlc_llm.tools.calls_grammar import grammar_of
 from mlc_llm.tools.formats import HERMES, THINK, TOOL_FORMATS, open_reader
@@ -70,6 +71,59 @@ def test_text_may_come_before_a_free_call_that_has_a_marker(walker):
     call = write_calls(HERMES.shape, [("now", "{}")])
     assert walker.follows(grammar, "Let me look.\n" + call)
     assert not walker.follows(grammar, call + "\n" + call)
+
+
+BAD_CALL = write_calls(HERMES.shape, [("get_weather", '{"town":"Rome"}')])
+NOW = write_calls(HERMES.shape, [("now", "{}")])
+
+
+def held(added: dict[str, int], content: Grammar | None = None, **changes) -> Grammar:
+    asked = {"required": False, "parallel": True, "thoughts": None, "content": content, **changes}
+    grammar = grammar_of(HERMES, STRICT, added_tokens=added, **asked)
+    assert grammar is not None
+    return grammar
+
+
+@pytest.mark.parametrize("added", [{}, {"<tool_call>": 2}], ids=["text", "token"])
+def test_a_marker_that_is_spelled_letter_by_letter_opens_no_call_that_obeys_nothing(added, walker):
+    anything = Grammar("regex", r"(.|\n)*", "r")
+    for grammar in (held(added), held(added, anything)):
+        assert walker.follows(grammar, "Hello")
+        assert walker.follows(grammar, NOW) == (not added)
+        assert not walker.follows(grammar, BAD_CALL)
+
+
+def test_the_end_of_a_thought_is_not_spelled_letter_by_letter(walker):
+    thoughts = ThoughtFormat("special", "<|im_start|>", "<|im_end|>")
+    grammar = held(ADDED, thoughts=thoughts, inside_thought=True)
+    guide = walker.compiler.compile(grammar).open(frozenset({0}))
+    single = {walker.table.bytes_of(i): i for i in range(len(walker.table))}
+    for character in "hm<|im_end|":
+        guide.accept(single[character.encode()])
+    with pytest.raises(EngineFault):
+        guide.accept(single[b">"])
+
+
+def test_a_lark_grammar_says_what_an_answer_without_calls_is(walker):
+    grammar = held({}, Grammar("lark", 'start: (A ", ")* "end"\nA: /[ab]+/', "g"))
+    assert walker.follows(grammar, "ab, b, end")
+    assert walker.follows(grammar, NOW)
+    assert not walker.follows(grammar, "ab, c, end")
+    assert not walker.follows(grammar, BAD_CALL)
+
+
+def test_structural_tags_say_what_an_answer_without_calls_is(walker):
+    one = {"begin": "<a>", "schema": {"type": "integer"}, "end": "</a>"}
+    tags = tags_grammar({"structures": [one], "triggers": ["<a"]}, "response_format")
+    grammar = held({}, tags)
+    assert walker.follows(grammar, "so <a>17</a> it is")
+    assert walker.follows(grammar, NOW)
+    assert not walker.follows(grammar, "so <a>x</a> it is")
+
+
+def test_a_lark_grammar_beside_calls_that_is_wrong_is_named(walker):
+    with pytest.raises(BadRequest, match="`g`"):
+        walker.compiler.compile(held({}, Grammar("lark", "start: @schema_0", "g")))
 
 
 def test_nothing_is_enforced_where_calls_are_free_and_no_tool_is_strict():

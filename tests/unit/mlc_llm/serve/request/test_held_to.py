@@ -152,9 +152,9 @@ def test_a_format_and_tools_make_an_answer_that_is_either(tmp_path: Path) -> Non
     assert "answer: content |" in found.text
     required = chat(model, tools=[tool()], tool_choice="required", response_format=SCHEMA)
     assert "content" not in grammar(required).text
-    with pytest.raises(BadRequest, match="one grammar") as caught:
-        chat(model, tools=[tool()], guided_grammar='start: "a"')
-    assert caught.value.param == "guided_grammar"
+    lark = grammar(chat(model, tools=[tool()], guided_grammar='start: "a"'))
+    assert "answer: content |" in lark.text
+    assert json.loads(lark.text)["content"] == ["lark", 'start: "a"', "guided_grammar"]
 
 
 def test_a_format_begins_after_the_thoughts(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_a_format_begins_after_the_thoughts(tmp_path: Path) -> None:
     assert plain.kind == "json_schema"
 
 
-def test_a_grammar_that_has_no_place_for_thoughts_has_none(tmp_path: Path) -> None:
+def test_a_grammar_begins_after_the_thoughts_too(tmp_path: Path) -> None:
     prepared = chat(a_model(tmp_path / "m", THINKING), guided_grammar='start: "a"')
-    assert grammar(prepared).kind == "lark"
-    assert prepared.answer.reading is None
+    assert (grammar(prepared).kind, grammar(prepared).param) == ("tools", "guided_grammar")
+    assert prepared.answer.reading is not None
