@@ -110,7 +110,7 @@ def check_text(text: str, max_tokens: int, param: str) -> None:
         raise BadRequest(reason, param=param) from error
     if size > BYTES_PER_TOKEN * max_tokens:
         raise PromptTooLong(
-            f"This model's maximum context length is {max_tokens} tokens, into which {size} bytes "
-            "of text cannot fit; shorten the text.",
+            f"This model's maximum context length is {max_tokens} tokens; the prompt is too long: "
+            f"{size} bytes of text cannot fit.",
             param=param,
         )

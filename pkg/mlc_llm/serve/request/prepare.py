@@ -261,12 +261,12 @@ def check_fit(ids: Sequence[int], ready: Ready, param: str) -> None:
 
 
 def _check_length(ids: Sequence[int], ready: Ready, param: str) -> None:
-    """The sentence begins as OpenAI's does: gateways know it by its words."""
+    """Gateways know the sentence by its words: by those of OpenAI, or by "prompt is too long"."""
     most = _room(ready)
     if len(ids) > most:
         raise PromptTooLong(
-            f"This model's maximum context length is {most + 1} tokens; the prompt has {len(ids)} "
-            "and the answer needs at least one, so shorten the prompt.",
+            f"This model's maximum context length is {most + 1} tokens; the prompt is too long: it "
+            f"has {len(ids)}, and the answer needs at least one.",
             param=param,
         )
 

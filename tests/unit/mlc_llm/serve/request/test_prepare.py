@@ -94,7 +94,9 @@ def test_any_other_name_is_not_found(model: ServedModel, name: str) -> None:
 
 def test_the_longest_prompt_leaves_room_for_one_token(model: ServedModel) -> None:
     assert len(ids(complete(model, [5] * 31).submits[0])) == 31
-    with pytest.raises(PromptTooLong, match="length is 32 tokens; the prompt has 32 ") as caught:
+    with pytest.raises(
+        PromptTooLong, match="32 tokens; the prompt is too long: it has 32"
+    ) as caught:
         complete(model, [5] * 32)
     assert caught.value.param == "prompt"
 
@@ -103,7 +105,7 @@ def test_a_text_that_cannot_fit_is_refused_unread(
     model: ServedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mlc_llm.tokenizers.tokenizer.Tokenizer.encode", pytest.fail)
-    with pytest.raises(PromptTooLong) as caught:
+    with pytest.raises(PromptTooLong, match="prompt is too long") as caught:
         complete(model, "a" * 10_000_000)
     assert caught.value.param == "prompt"
     with pytest.raises(PromptTooLong) as caught:
