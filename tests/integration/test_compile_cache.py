@@ -102,6 +102,8 @@ def test_a_damaged_library_is_refused_when_given_and_made_again_when_cached(tmp_
         _, log = ensure(tmp_path)
         assert log.messages == ["compiling"]
         assert is_intact(found.path)
+    with pytest.raises(BadModel, match=r"gone\.so: No such file or directory"):
+        load_library(tmp_path / "gone.so")
 
 
 def test_the_policy_decides_what_may_be_compiled(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from mlc_llm.compiler.abi import STEP
 from mlc_llm.compiler.artifact import METADATA, is_intact
 from mlc_llm.compiler.jit import Compiled
 from mlc_llm.errors import BadConfig, BadModel
+from mlc_llm.models.document import regular_file_size
 
 RUNTIME = "libtvm_runtime.so"
 SPIN_COUNT = "2000"
@@ -58,6 +59,7 @@ def load_library(path: Path, threads: int | None = None) -> Library:
 
     Raises `BadModel` when the file is not a whole library of ours, `BadConfig` without a runtime.
     """
+    regular_file_size(path)
     if not is_intact(path):
         raise BadModel(
             f"{path} is not a complete model library of this version; leave --model-lib out and "

@@ -7,7 +7,9 @@ import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,7 +19,19 @@ from mlc_llm.models.folder import open_folder
 from mlc_llm.quantization.scheme import SCHEMES
 from mlc_llm.weights.load import load_weights
 from mlc_llm.weights.sources.find import find_tensors
-from support.folders import tiny_llama, write_hf_folder, write_mlc_folder
+from support.folders import (
+    Stored,
+    encode,
+    hf_config,
+    split_parameter,
+    tiny_llama,
+    write_hf_folder,
+    write_json,
+    write_mlc_folder,
+    write_safetensors,
+)
+from support.oracle import random_weights
+from support.packed_codes import awq, gptq, random_codes
 
 ARCH = tiny_llama(vocab_size=280, num_hidden_layers=1)
 JUNK = (b"null", b"-1", b"[]", b"{}", b'"x"', b"1e999", b"18446744073709551616", b"\xff", b"}", b"")
@@ -25,7 +39,48 @@ FOLDERS: dict[str, Callable[[Path], object]] = {
     "one file": lambda path: write_hf_folder(path, ARCH),
     "an index": lambda path: write_hf_folder(path, ARCH, sharded=True),
     "MLC": lambda path: write_mlc_folder(path, ARCH, "q4f16_1"),
+    "GPTQ": lambda path: write_packed_folder(path, "gptq"),
+    "AWQ": lambda path: write_packed_folder(path, "awq"),
+    "float8": lambda path: write_float8_folder(path),
 }
+
+
+def write_packed_folder(path: Path, method: Literal["gptq", "awq"]) -> None:
+    make = gptq if method == "gptq" else awq
+
+    def coded(name: str, rows: int, cols: int) -> dict[str, Stored]:
+        stored = make(name.removesuffix(".weight"), *random_codes(cols, rows, 2))
+        if method == "gptq":
+            groups = (np.arange(cols) // (cols // 2)).astype(np.int32)
+            stored[name.removesuffix("weight") + "g_idx"] = "I32", groups
+        return stored
+
+    write_coded_folder(path, coded, quant_method=method, bits=4)
+
+
+def write_float8_folder(path: Path) -> None:
+    def coded(name: str, rows: int, cols: int) -> dict[str, Stored]:
+        bits = np.random.default_rng(rows).integers(0, 0x7F, (rows, cols)).astype(np.uint8)
+        scales = np.full((-(-rows // 16), -(-cols // 16)), 0.01, np.float32)
+        return {name: ("F8_E4M3", bits), f"{name}_scale_inv": ("F32", scales)}
+
+    write_coded_folder(path, coded, quant_method="fp8", weight_block_size=[16, 16])
+
+
+def write_coded_folder(
+    path: Path, coded: Callable[[str, int, int], dict[str, Stored]], **settings: object
+) -> None:
+    """A folder whose layers' matrices lie in codes."""
+    write_hf_folder(path, ARCH)
+    write_json(path / "config.json", {**hf_config(ARCH), "quantization_config": settings})
+    stored: dict[str, Stored] = {}
+    for parameter, matrix in random_weights(ARCH, 0).items():
+        for name, value in split_parameter(ARCH, parameter, matrix).items():
+            in_codes = value.ndim == 2 and ".layers." in name
+            stored |= coded(name, *value.shape) if in_codes else {name: encode(value, "F16")}
+    write_safetensors(path / "model.safetensors", stored)
+
+
 _MADE: dict[str, Path] = {}
 
 
@@ -43,7 +98,7 @@ def damage(path: Path, rng: random.Random) -> None:
         path.write_bytes(data[: rng.randrange(len(data))])
         return
     for _ in range(rng.randint(1, 4)):
-        at = rng.randrange(min(len(data), 6000))
+        at = rng.randrange(min(len(data), 6000) if rng.random() < 0.8 else len(data))
         if path.suffix == ".json" and rng.random() < 0.7:
             data[at : at + rng.randint(1, 8)] = rng.choice(JUNK)
         else:
@@ -52,7 +107,7 @@ def damage(path: Path, rng: random.Random) -> None:
 
 
 @pytest.mark.parametrize("kind", FOLDERS)
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 1 << 32))
 def test_no_damage_raises_anything_but_our_errors(
     kind: str, seed: int, tmp_path_factory: pytest.TempPathFactory
