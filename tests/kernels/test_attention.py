@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from kernels.device import LEVELS, Array, Kernel, filled
 from mlc_llm.compiler.abi import PAGE_SIZE, TILE_ROWS, round_up
 from mlc_llm.kernels import reference_attention as reference
-from mlc_llm.kernels.cpu.attention import CHUNK_PAGES, attention
+from mlc_llm.kernels.cpu.attention import attention
+from mlc_llm.kernels.cpu.attention_task import CHUNK_PAGES
 from mlc_llm.kernels.cpu.kv_format import KvFormat
 from mlc_llm.kernels.cpu.level import Level
 from mlc_llm.kernels.cpu.rope import LOG2_E, rope_append

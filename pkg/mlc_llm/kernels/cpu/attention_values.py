@@ -1,0 +1,127 @@
+"""Weighted sums of V: a vector of V is of sixteen columns, a sum is one chain over the tokens."""
+
+from __future__ import annotations
+
+from math import gcd
+from typing import NamedTuple
+
+import tvm.script.ir_builder.tirx as T
+from tvm.ir import Expr
+from tvm.tirx import Var
+
+from mlc_llm.compiler.abi import PAGE_SIZE
+from mlc_llm.kernels.cpu.attention_task import CHUNK_PAGES, Here, Task, at, first_token
+from mlc_llm.kernels.cpu.kv_bytes import DIGITS, joined
+from mlc_llm.kernels.cpu.kv_format import LANES
+from mlc_llm.kernels.cpu.vector import (
+    fma,
+    get,
+    iconst,
+    intrinsic,
+    prefetch,
+    put,
+    registers,
+    span,
+    splat,
+)
+
+
+class Columns(NamedTuple):
+    """Some columns of one KV head, and the sums of its queries there."""
+
+    first: Expr
+    """Vector of the head."""
+    kv_head: Expr
+    state: Expr
+    """Vector of `scratch.values` where the first query's are kept."""
+    sums: list[list[Var]]
+    """[query and digit][vector]"""
+
+    def faded(self, task: Task, query: int, v: int) -> Expr:
+        """The sum of the earlier chunks."""
+        kept = task.scratch.values[at(self.state + (query * task.shape.vectors + v))]
+        return kept * task.scratch.fade[at(query)]
+
+
+def add_values(task: Task, here: Here, nth: Expr) -> None:
+    """Fade the sums of the earlier chunks and add this chunk's: `block.vectors` vectors of V."""
+    fmt, block, vectors = task.fmt, task.block, task.shape.vectors
+    first = T.bind(nth * block.vectors)
+    kv_head = T.bind(task.work.first_head + here.nth)
+    state = T.bind(here.nth * (block.queries * vectors) + first)
+    count = block.queries * (DIGITS if fmt.counts else 1)
+    sums = [[registers(LANES, fmt.sum_dtype) for _ in range(block.vectors)] for _ in range(count)]
+    some = Columns(first, kv_head, state, sums)
+    for j, query in enumerate(sums):
+        for v, value_sum in enumerate(query):
+            start = iconst(0, LANES) if fmt.counts else some.faded(task, j, v)
+            put(value_sum, start, LANES)
+    with T.serial(here.count) as p:
+        _add_page(task, here, some, p)
+    _keep(task, some)
+
+
+def _add_page(task: Task, here: Here, some: Columns, p: Expr) -> None:
+    """The tokens of the chunk's page p that the sequence has."""
+    fmt = task.fmt
+    page = task.page(here.page0 + p)
+    ahead = T.bind(task.scratch.ahead[p + CHUNK_PAGES])
+    left = task.work.end - first_token(here.page0 + p)
+    tokens = T.bind(T.min(left, T.int64(PAGE_SIZE)))
+    # What a slot without a token holds may not be a number, unless it is bytes.
+    partly = fmt.pack - 1 if fmt.scaled else 0
+    groups = T.bind(T.floordiv(tokens + partly, fmt.pack))
+    with T.serial(groups) as group:
+        _add_tokens(task, some, p, page, ahead, group, whole=True)
+    if fmt.pack == 2:
+        with T.If(groups * fmt.pack < tokens), T.Then():
+            _add_tokens(task, some, p, page, ahead, groups, whole=False)
+
+
+def _add_tokens(
+    task: Task, some: Columns, p: Expr, page: Expr, ahead: Expr, group: Expr, whole: bool
+) -> None:
+    """Tokens group * pack, ... of a page, or of them only the first."""
+    fmt, args, vectors = task.fmt, task.args, range(task.block.vectors)
+    row = T.bind(group * task.shape.vectors + some.first)
+    for v in vectors[:: fmt.per_line]:
+        line = (row + v) * (fmt.pack * LANES)
+        prefetch(args.pool, args.layer, 0, 0, 0, ahead + line)
+    stored = [args.pool[args.layer, page, some.kv_head, 1, fmt.at(row + v)] for v in vectors]
+    values = [fmt.load(value if whole else fmt.only_even(value)) for value in stored]
+    for j, query in enumerate(some.sums):
+        first_weight = T.bind((p + j * CHUNK_PAGES) * (LANES // fmt.pack))
+        factors = fmt.factors(task.scratch.factors, [], first_weight + group)
+        for value, value_sum in zip(values, query, strict=True):
+            fmt.advance(value_sum, factors, value)  # in bytes, weights have no sign
+
+
+def _keep(task: Task, some: Columns) -> None:
+    """Write the sums back to memory."""
+    fmt, scratch = task.fmt, task.scratch
+    digits = DIGITS if fmt.counts else 1
+    for j in range(task.block.queries):
+        for v in range(task.block.vectors):
+            done = get(some.sums[j * digits][v], LANES)
+            if fmt.counts:
+                whole = joined(done, get(some.sums[j * digits + 1][v], LANES))
+                done = fma(fmt.level, whole, scratch.units[at(j)], some.faded(task, j, v), LANES)
+            place = [at(some.state + (j * task.shape.vectors + v))]
+            T.buffer_store(scratch.values, done, place)
+
+
+def store(task: Task, nth: Expr) -> None:
+    """Divide by the sums of weights and write the rows; a repeated row is written again."""
+    shape, block, scratch, work = task.shape, task.block, task.scratch, task.work
+    lanes = gcd(shape.head_dim, LANES)  # no vector of `out` crosses from one head to the next
+    head = T.bind((work.first_head + nth) * shape.group + work.part * block.heads)
+    for j in range(block.queries):
+        query = T.bind(nth * block.queries + j)
+        totals = scratch.total[at(query)]
+        total = intrinsic("float32", "llvm.vector.reduce.fadd", T.float32(0), totals)
+        scale = T.bind(splat(T.float32(1) / total, lanes))
+        column = T.bind((head + j % block.heads) * shape.head_dim)
+        with T.serial(T.int64(shape.head_dim // lanes)) as v:
+            value = scratch.values[span(v * lanes + query * shape.padded, lanes)] * scale
+            place = [task.row_of(j), span(column + v * lanes, lanes)]
+            T.buffer_store(task.args.out, value, place)
