@@ -57,7 +57,9 @@ def answer(served: Served, prepared: Prepared, endpoint: Endpoint) -> ASGIApp:
     give = _stream if prepared.stream else _whole
 
     async def respond(scope: Scope, receive: Receive, send: Send) -> None:
-        measured = Measured(served.measures, endpoint, n=prepared.answer.num_choices)
+        measured = Measured(
+            served.measures, endpoint, n=prepared.answer.num_choices, submits=prepared.submits
+        )
         watch = UntilDisconnect(receive)
         outcome: BaseException | None = None
         try:

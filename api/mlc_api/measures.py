@@ -17,7 +17,7 @@ from mlc_llm.metrics.registry import (
     TOKENS,
     Registry,
 )
-from mlc_llm.protocol.messages import Delta, Finished, Stats
+from mlc_llm.protocol.messages import Delta, Finished, Stats, Submit
 
 PAGE_SIZE = 16
 """Tokens of a page of the KV cache (see `mlc_llm.compiler.abi`)."""
@@ -106,6 +106,9 @@ class Measures:
         self.params_n = new(
             "vllm:request_params_n", "Choices a request asks for.", (1, 2, 5, 10, 20)
         )
+        self.params_max_tokens = new(
+            "vllm:request_params_max_tokens", "Most tokens a request asks for, if it says.", TOKENS
+        )
 
     def _web_metrics(self) -> None:
         gauge, counter = self.registry.gauge, self.registry.counter
@@ -146,8 +149,15 @@ class Measured:
     """The clock of one answer."""
 
     def __init__(
-        self, measures: Measures, endpoint: str, *, n: int, clock: Callable[[], float] = monotonic
+        self,
+        measures: Measures,
+        endpoint: str,
+        *,
+        n: int,
+        submits: Sequence[Submit] = (),
+        clock: Callable[[], float] = monotonic,
     ) -> None:
+        """`submits`: what the engine is asked to generate."""
         self._measures = measures
         self._endpoint = endpoint
         self._clock = clock
@@ -155,6 +165,9 @@ class Measured:
         self._began = clock()
         self._last: float | None = None
         measures.params_n.observe(n)
+        for submit in submits:
+            if submit.generation.max_tokens >= 0:
+                measures.params_max_tokens.observe(submit.generation.max_tokens)
         measures.open_answers.inc()
 
     def news(self, deltas: Sequence[Delta]) -> None:

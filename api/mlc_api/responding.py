@@ -34,7 +34,7 @@ def respond_to(served: Served, asked: Asked, store: ResponseStore) -> ASGIApp:
     """The response to an accepted request, kept in `store` if it is to be."""
 
     async def respond(scope: Scope, receive: Receive, send: Send) -> None:
-        measured = Measured(served.measures, "responses", n=1)
+        measured = Measured(served.measures, "responses", n=1, submits=asked.prepared.submits)
         watch = UntilDisconnect(receive)
         outcome: BaseException | None = None
         try:

@@ -6,7 +6,8 @@ import pytest
 
 from mlc_api.measures import Measured, Measures
 from mlc_llm.errors import EngineDied
-from mlc_llm.protocol.messages import Delta, Finished, PromptToken, Stats
+from mlc_llm.protocol.generation import GenerationConfig
+from mlc_llm.protocol.messages import Delta, Finished, PromptToken, Stats, Submit
 
 
 class Clock:
@@ -34,6 +35,13 @@ def test_first_token_then_between_tokens_then_the_end() -> None:
     assert totals(measures.end_to_end) == (6.0, 1)
     assert measures.answers.get("chat", "ok") == 1
     assert measures.open_answers.get() == 0
+
+
+def test_the_most_tokens_are_measured_where_a_request_says_them() -> None:
+    measures = Measures("m")
+    asked = [Submit(f"r{n}", b"", GenerationConfig(max_tokens=n), 0.0) for n in (-1, 20, 7)]
+    Measured(measures, "completion", n=3, submits=asked)
+    assert totals(measures.params_max_tokens) == (27, 2)
 
 
 def test_failures_and_disconnects_are_counted_by_their_own_names() -> None:
