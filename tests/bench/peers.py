@@ -15,6 +15,7 @@ import json
 import os
 import shlex
 import signal
+import statistics
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -28,7 +29,7 @@ HERE = Path(__file__).resolve().parent
 DRIVERS = HERE / "peers"
 sys.path.insert(0, str(DRIVERS))
 
-from columns import OURS, PIECES, Cells, Sample, rates, ratios, shares, table
+from columns import OURS, PIECES, Sample, rates, ratios, shares, table
 from roofline import Ceilings, model_shape
 
 
@@ -153,14 +154,15 @@ def saved(path: Path) -> list[Sample]:
 
 
 def write_tables(model: Path, samples: list[Sample]) -> None:
-    """Rates, ratios and shares."""
-    found = rates(samples)
-    rows = {engine: _format(row, "{:.4g}") for engine, row in found.items()}
-    rows["ours / best other"] = _format(ratios(found), "{:.2f}")
-    print(table(f"{model.name}, tokens/s", rows), end="\n\n")
-    parts: Cells = shares(samples, model_shape(model))
+    """Rates and ratios, the medians and the best of the rounds, and shares of the ceilings."""
+    for title, pick in (("medians", statistics.median), ("best", max)):
+        found = rates(samples, pick)
+        rows = {engine: _format(row, "{:.4g}") for engine, row in found.items()}
+        rows["ours / best other"] = _format(ratios(found), "{:.2f}")
+        print(table(f"{model.name}, tokens/s, {title}", rows), end="\n\n")
+    parts = shares(samples, model_shape(model))
     rows = {engine: _format(row, "{:.0%}") for engine, row in parts.items()}
-    print(table("share of the ceiling", rows), end="\n\n")
+    print(table("best of the highest ceiling", rows), end="\n\n")
     reads = sorted(sample.ceilings.read_gb_s for sample in samples)
     peaks = sorted(sample.ceilings.int8_gmac_s or 0 for sample in samples)
     print(f"read ceiling {reads[0]:.0f}-{reads[-1]:.0f} GB/s", end="")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from roofline import Ceilings, ModelShape
@@ -62,20 +61,31 @@ Cells = dict[str, list[float | None]]
 """A row for every engine: one value for each column."""
 
 
-def rates(samples: Sequence[Sample]) -> Cells:
-    """Median tokens per second."""
-    return _cells(samples, lambda column, sample: _rate(column, sample))
+Pick = Callable[[list[float]], float]
+"""What stands for several rounds: `statistics.median`, or `max`. The best is the fairer one where a
+machine has two speeds and changes between them: every engine has met the higher one."""
+
+
+def rates(samples: Sequence[Sample], pick: Pick) -> Cells:
+    """Tokens per second."""
+    return _cells(samples, _rate, pick)
 
 
 def shares(samples: Sequence[Sample], model: ModelShape) -> Cells:
-    """Median share of the ceiling, each sample against the ceilings of its own moment."""
+    """The best rate of each engine as a share of the highest ceiling that was seen."""
 
-    def share(column: Column, sample: Sample) -> float | None:
-        rate = _rate(column, sample)
-        ceiling = column.ceiling(model, sample.ceilings)
-        return rate / ceiling if rate and ceiling else None
+    def ceiling(column: Column, sample: Sample) -> float | None:
+        return column.ceiling(model, sample.ceilings)
 
-    return _cells(samples, share)
+    together = [replace(sample, engine="") for sample in samples]
+    highest = _cells(together, ceiling, max)[""]
+    return {
+        engine: [
+            None if rate is None or most is None else rate / most
+            for rate, most in zip(row, highest, strict=True)
+        ]
+        for engine, row in rates(samples, max).items()
+    }
 
 
 def ratios(found: Cells) -> list[float | None]:
@@ -95,26 +105,20 @@ def table(title: str, rows: Mapping[str, Sequence[str]]) -> str:
 
 
 def _cells(
-    samples: Sequence[Sample], value: Callable[[Column, Sample], float | None]
-) -> dict[str, list[float | None]]:
+    samples: Sequence[Sample], value: Callable[[Column, Sample], float | None], pick: Pick
+) -> Cells:
     engines = dict.fromkeys(sample.engine for sample in samples)
 
-    def values(engine: str, column: Column) -> Iterator[float]:
-        for sample in samples:
-            if sample.engine == engine and (found := value(column, sample)) is not None:
-                yield found
+    def cell(engine: str, column: Column) -> float | None:
+        own = [value(column, sample) for sample in samples if sample.engine == engine]
+        found = [one for one in own if one is not None]
+        return pick(found) if found else None
 
-    return {
-        engine: [_median(list(values(engine, column))) for column in COLUMNS] for engine in engines
-    }
+    return {engine: [cell(engine, column) for column in COLUMNS] for engine in engines}
 
 
 def _rate(column: Column, sample: Sample) -> float | None:
     return sample.shapes.get(str(column.shape), {}).get(column.rate)
-
-
-def _median(values: list[float]) -> float | None:
-    return statistics.median(values) if values else None
 
 
 def _ratio(own: float | None, others: list[float]) -> float | None:
