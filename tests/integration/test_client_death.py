@@ -134,9 +134,7 @@ async def test_a_stopped_engine_looks_stuck_and_can_still_be_closed(
     os.kill(client.ready.pid, signal.SIGSTOP)
     while client.healthy:  # noqa: ASYNC110
         await asyncio.sleep(0)
-    heartbeat = client.heartbeat
-    assert heartbeat is not None
-    assert heartbeat.busy
+    assert client.heartbeat is not None
     assert client.state is EngineState.READY
     await client.close(timeout=3600)  # nobody waits for what cannot listen
     with pytest.raises(EngineUnavailable):
