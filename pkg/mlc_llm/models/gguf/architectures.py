@@ -163,6 +163,11 @@ def _deepseek_rope(keys: Keys, rope: Config | None) -> Config | None:
     return {**rope, "mscale": scale, "mscale_all_dim": scale}
 
 
+def _bert(keys: Keys, config: Config) -> Config:
+    types = keys.file.tensors.get("token_types.weight")
+    return {**_layer_norms(keys), "type_vocab_size": None if types is None else types.shape[0]}
+
+
 def _layer_norms(keys: Keys) -> Config:
     return {"layer_norm_eps": keys.number("attention.layer_norm_epsilon")}
 
@@ -235,6 +240,7 @@ def _windows(keys: Keys, config: Config) -> Config:
 
 
 ARCHITECTURES: Mapping[str, Known] = {
+    "bert": Known("bert", _bert),
     "deepseek2": Known("deepseek_v2", _deepseek, ("attention.temperature_scale",)),
     "gemma": Known("gemma"),
     "gemma2": Known("gemma2", _gemma),

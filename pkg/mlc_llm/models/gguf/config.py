@@ -28,6 +28,14 @@ END_NAMES = frozenset(
 """Control tokens that end an answer wherever they exist: old files name one of several."""
 
 
+_POOLINGS = {
+    1: "pooling_mode_mean_tokens",
+    2: "pooling_mode_cls_token",
+    3: "pooling_mode_lasttoken",
+}
+"""By `pooling_type`; 0 is none, 4 is that of models that rank."""
+
+
 def model_config(file: GgufFile) -> dict[str, Any]:
     """config.json. Raises `BadModel` for what is not supported or does not fit together."""
     keys = Keys(file)
@@ -108,6 +116,17 @@ def generation_config(file: GgufFile) -> dict[str, Any]:
         "repetition_penalty": keys.get("general.sampling.penalty_repeat", float),
     }
     return {key: value for key, value in found.items() if value is not None}
+
+
+def pooling_config(file: GgufFile) -> dict[str, Any] | None:
+    """1_Pooling/config.json of a model that was made to embed; None for others."""
+    keys = Keys(file)
+    kind = keys.integer("pooling_type")
+    if not kind:
+        return None
+    if kind not in _POOLINGS:
+        raise keys.fault(f"{keys.architecture}.pooling_type", f"{kind} is not supported")
+    return {_POOLINGS[kind]: True}
 
 
 def _rope_scaling(keys: Keys) -> dict[str, Any] | None:

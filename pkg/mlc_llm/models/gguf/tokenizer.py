@@ -1,8 +1,8 @@
 """tokenizer.json and tokenizer_config.json of the model in a GGUF file. Pure.
 
-Two kinds of tokenizers are read: "gpt2", byte-level BPE with the merges in the file, whose way to
-cut text into words the file only names (`words`); and "llama", a SentencePiece BPE whose merges
-follow from the scores of its pieces.
+Three kinds of tokenizers are read: "gpt2", byte-level BPE with the merges in the file, whose way to
+cut text into words the file only names (`words`); "llama", a SentencePiece BPE whose merges follow
+from the scores of its pieces; and "bert" (`wordpiece`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 
 from mlc_llm.models.gguf.file import GgufFile
 from mlc_llm.models.gguf.keys import Keys
+from mlc_llm.models.gguf.wordpiece import wordpiece
 from mlc_llm.models.gguf.words import BYTE_LEVEL, WORDS, Words, named
 
 SPACE = "\u2581"
@@ -27,25 +28,22 @@ def tokenizer(file: GgufFile) -> dict[str, Any]:
     """tokenizer.json. Raises `BadModel` for a kind that is not supported."""
     keys = Keys(file)
     kind = keys.get("tokenizer.ggml.model", str)
-    if kind not in ("gpt2", "llama"):
+    if kind not in ("gpt2", "llama", "bert"):
         raise keys.fault(
-            "tokenizer.ggml.model", f"{kind!r} is not supported; use a gpt2 or llama one"
+            "tokenizer.ggml.model", f"{kind!r} is not supported; use a gpt2, llama or bert one"
         )
     tokens, types = _tokens(keys)
+    whole = (CONTROL,) if kind == "bert" else (UNKNOWN, CONTROL, USER_DEFINED)
     added = [
-        _added(i, tokens[i], int(types[i]))
-        for i in np.flatnonzero(np.isin(types, (UNKNOWN, CONTROL, USER_DEFINED))).tolist()
+        _added(i, tokens[i], int(types[i])) for i in np.flatnonzero(np.isin(types, whole)).tolist()
     ]
+    document = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added}
+    if kind == "bert":
+        return {**document, **wordpiece(keys, tokens, types.tolist())}
     parts = _byte_level(keys, tokens) if kind == "gpt2" else _sentencepiece(keys, tokens, types)
     bos = _bos(keys, tokens)
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": added,
-        **parts,
-        "post_processor": _begin(tokens[bos], bos) if bos is not None else None,
-    }
+    begin = _begin(tokens[bos], bos) if bos is not None else None
+    return {**document, **parts, "post_processor": begin}
 
 
 def tokenizer_config(file: GgufFile) -> dict[str, Any]:
@@ -86,7 +84,8 @@ def _bos(keys: Keys, tokens: Sequence[str]) -> int | None:
     """The token that begins every text, if one does."""
     wanted = keys.get("tokenizer.ggml.add_bos_token", bool)
     if wanted is None:
-        wanted = keys.get("tokenizer.ggml.model", str) == "llama" or _words(keys).bos
+        kind = keys.get("tokenizer.ggml.model", str)
+        wanted = kind == "llama" or (kind == "gpt2" and _words(keys).bos)
     bos = keys.get("tokenizer.ggml.bos_token_id", int)
     if not wanted or bos is None:
         return None

@@ -2,8 +2,9 @@
 left where they are.
 
     $MLC_LLM_HOME/gguf/<key>/   config.json, generation_config.json, tokenizer.json,
-                                tokenizer_config.json, and model.gguf, a link to the file, or
-                                model-00001-of-00003.gguf, ..., if there are several
+                                tokenizer_config.json, 1_Pooling/config.json of models that embed,
+                                and model.gguf, a link to the file, or model-00001-of-00003.gguf,
+                                ..., if there are several
 
 The key is a digest of the files' paths, sizes and times of change and of the code that reads them.
 A folder appears whole or not at all; the ones used last stay.
@@ -23,7 +24,7 @@ from pathlib import Path
 from mlc_llm.errors import BadConfig, BadModel
 from mlc_llm.home import unpacked_models
 from mlc_llm.models.folder import open_folder
-from mlc_llm.models.gguf.config import generation_config, model_config
+from mlc_llm.models.gguf.config import generation_config, model_config, pooling_config
 from mlc_llm.models.gguf.parts import names_of, parts_of, read_model
 from mlc_llm.models.gguf.tokenizer import remark, tokenizer, tokenizer_config
 
@@ -50,6 +51,8 @@ def unpack(file: Path) -> Path:
         "tokenizer.json": tokenizer(header),
         "tokenizer_config.json": tokenizer_config(header),
     }
+    if (pooling := pooling_config(header)) is not None:
+        documents["1_Pooling/config.json"] = pooling
     if (text := remark(header)) is not None:
         _log.warning("%s", text)
     try:
@@ -58,6 +61,7 @@ def unpack(file: Path) -> Path:
         scratch = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=root))
         try:
             for name, content in documents.items():
+                (scratch / name).parent.mkdir(exist_ok=True)
                 (scratch / name).write_text(json.dumps(content), encoding="utf-8")
             _check(scratch, file)
             names = names_of(PREFIX, len(files)) if len(files) > 1 else [WEIGHTS]

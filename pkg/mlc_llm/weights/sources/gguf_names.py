@@ -104,6 +104,27 @@ _GPT_NEOX = Names(
 )
 
 
+_BERT = Names(
+    "encoder.layer",
+    {
+        "token_embd": "embeddings.word_embeddings",
+        "position_embd": "embeddings.position_embeddings",
+        "token_types": "embeddings.token_type_embeddings",
+        "token_embd_norm": "embeddings.LayerNorm",
+    },
+    {
+        "attn_q": "attention.self.query",
+        "attn_k": "attention.self.key",
+        "attn_v": "attention.self.value",
+        "attn_output": "attention.output.dense",
+        "attn_output_norm": "attention.output.LayerNorm",
+        "ffn_up": "intermediate.dense",
+        "ffn_down": "output.dense",
+        "layer_output_norm": "output.LayerNorm",
+    },
+)
+
+
 def _decoder(different: Mapping[str, str] = {}) -> Names:
     return Names("model.layers", _WHOLE, {**_INNER, **different})
 
@@ -116,6 +137,7 @@ _VERBATIM = {
 """Of DeepSeek, with what stands after the module."""
 
 NAMES: Mapping[str, Names] = {
+    "bert": _BERT,
     "deepseek2": _decoder({**_EXPERTS, **_DEEPSEEK}),
     "gemma": _decoder(),
     "gemma2": _decoder(_AROUND),

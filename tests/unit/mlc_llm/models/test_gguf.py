@@ -222,7 +222,7 @@ def changed(tmp_path: Path, tensors: dict[str, Stored] | None = None, **values: 
 REFUSED = {
     "an architecture": (
         {"general__architecture": "mamba"},
-        "architecture 'mamba' is not supported; use one of deepseek2, gemma",
+        "architecture 'mamba' is not supported; use one of bert, deepseek2, gemma",
     ),
     "no architecture": ({"general__architecture": None}, "general.architecture is missing"),
     "one of several files": ({"split__count": 3}, "is part 1 of 3; its name must say so"),
