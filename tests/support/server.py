@@ -96,7 +96,7 @@ class Server:
                 raise AssertionError(f"the server ended with {self.process.returncode}\n{self.log}")
             try:
                 seen = requests.get(f"{self.root}/health", timeout=5).status_code
-            except requests.ConnectionError as error:
+            except (requests.ConnectionError, requests.Timeout) as error:
                 seen = error
             if seen == status:
                 return

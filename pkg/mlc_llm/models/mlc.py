@@ -61,8 +61,15 @@ class ChatConfig(Struct, frozen=True, kw_only=True):
 
 def architecture(config: ChatConfig, path: Path) -> Architecture:
     """The architecture, parsed by the same function that parses the family's config.json."""
-    own = convert(config.model_config, ModelConfig, path)
-    values = {"vocab_size": config.vocab_size, **config.model_config}
+    values = _renamed({"vocab_size": config.vocab_size, **config.model_config}, path)
+    if isinstance(text := values.get("text_config"), dict):
+        values["text_config"] = _renamed(text, path)
+    return huggingface.architecture(config.model_type, values, path)
+
+
+def _renamed(values: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The fields by the names of config.json, without those that are not set."""
+    own = convert(values, ModelConfig, path)
     renamed = {
         "rope_theta": own.position_embedding_base or values.get("rope_theta"),
         "max_position_embeddings": positive(own.context_window_size)
@@ -70,9 +77,7 @@ def architecture(config: ChatConfig, path: Path) -> Architecture:
         "num_key_value_heads": own.num_key_value_heads or None,
         "head_dim": own.head_dim or None,
     }
-    values.update(renamed)
-    present = {key: value for key, value in values.items() if value is not None}
-    return huggingface.architecture(config.model_type, present, path)
+    return {key: value for key, value in {**values, **renamed}.items() if value is not None}
 
 
 def positive(value: int | None) -> int | None:

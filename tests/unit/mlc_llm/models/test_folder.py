@@ -18,6 +18,7 @@ from mlc_llm.protocol.messages import Ready
 from mlc_llm.protocol.requests import CompletionRequest
 from mlc_llm.serve.request.validate import generation_config
 from mlc_workers.sampling.limits import check_generation
+from support.family_configs import CONFIGS
 from support.folders import (
     CHAT_TEMPLATE,
     hf_config,
@@ -198,6 +199,23 @@ def test_positions_past_those_trained_for_first_are_served_when_asked_for(
     write_json(hf / "mlc-chat-config.json", {**config, "model_config": model_config})
     (hf / "config.json").unlink()
     assert open_folder(hf).context_window_size == 64
+
+
+def test_the_text_part_of_a_model_with_vision_has_mlcs_names_too(tmp_path: Path) -> None:
+    config = CONFIGS["gemma3_vision"]
+    write_json(tmp_path / "config.json", {**config, "rope_theta": 1.0})
+    (tmp_path / "tokenizer.json").touch()
+    expected = open_folder(tmp_path).architecture
+    text = {**config["text_config"], "position_embedding_base": 5e5, "head_dim": 0}
+    text["context_window_size"] = text.pop("max_position_embeddings") // 2
+    written = mlc_config(tiny_llama(), "q0f16") | {"model_type": "gemma3"}
+    written |= {"model_config": {**config, "text_config": text}, "vocab_size": 131}
+    (tmp_path / "config.json").unlink()
+    write_json(tmp_path / "mlc-chat-config.json", written)
+    found = open_folder(tmp_path).architecture
+    assert (found.rope_theta, found.context_window_size, found.head_dim) == (5e5, 160, 256)
+    same = {"rope_theta": 1e6, "context_window_size": 320, "head_dim": 16}
+    assert msgspec.structs.replace(found, **same) == expected
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
