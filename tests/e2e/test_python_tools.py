@@ -90,7 +90,7 @@ def test_a_conversation_goes_on_with_results_and_thoughts_switched_off(engine: M
     assert first.message.reasoning_content is None
     (call,) = first.message.tool_calls or ()
     result = {"role": "tool", "tool_call_id": call.id, "content": "noon"}
-    messages = [ASK, first.message.model_dump(), result]
+    messages = [ASK, first.message, result]
     second = engine.chat.completions.create(
         **{**asked, "messages": messages, "max_tokens": 8}, tool_choice="none"
     )

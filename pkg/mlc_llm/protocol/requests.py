@@ -244,15 +244,21 @@ def from_arguments(kind: type[Request], arguments: Mapping[str, Any]) -> Request
 
 
 def _plain(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON writes the keys of `logit_bias` as strings, so Python callers may as well."""
+    """As JSON says it: keys of `logit_bias` may be strings, messages may be an answer's own."""
+    plain = dict(arguments)
     bias = arguments.get("logit_bias")
-    if not isinstance(bias, Mapping):
-        return dict(arguments)
-    keys = {
-        int(key) if isinstance(key, str) and key.isdecimal() and len(key) < 20 else key: value
-        for key, value in bias.items()
-    }
-    return {**arguments, "logit_bias": keys}
+    if isinstance(bias, Mapping):
+        plain["logit_bias"] = {
+            int(key) if isinstance(key, str) and key.isdecimal() and len(key) < 20 else key: value
+            for key, value in bias.items()
+        }
+    messages = arguments.get("messages")
+    if isinstance(messages, list | tuple):
+        plain["messages"] = [
+            message.model_dump() if hasattr(message, "model_dump") else message
+            for message in messages
+        ]
+    return plain
 
 
 def _most_values(body: bytes) -> int:

@@ -18,6 +18,7 @@ from mlc_llm.protocol.requests import (
     parse_chat,
     parse_completion,
 )
+from mlc_llm.protocol.responses import ChatCompletionMessage, ChatFunctionCall, ChatToolCall
 from support.shared import shared_path
 
 USER = {"role": "user", "content": "hi"}
@@ -198,3 +199,20 @@ def test_what_is_no_integer_stays_none(value: Any) -> None:
 def test_keyword_arguments_may_name_biased_tokens_by_strings() -> None:
     arguments = {"messages": [USER], "logit_bias": {"7": 1, 8: 2}}
     assert from_arguments(ChatCompletionRequest, arguments).logit_bias == {7: 1.0, 8: 2.0}
+
+
+def test_an_answer_s_message_may_be_sent_back_as_it_is() -> None:
+    call = ChatToolCall(
+        id="c", type="function", function=ChatFunctionCall(name="f", arguments='{"a": 1}')
+    )
+    said = ChatCompletionMessage(
+        content=None, role="assistant", refusal=None, tool_calls=[call], reasoning_content="hm"
+    )
+    result = {"role": "tool", "tool_call_id": "c", "content": "2"}
+    request = from_arguments(ChatCompletionRequest, {"messages": (USER, said, result)})
+    (found,) = request.messages[1].tool_calls or ()
+    assert (found.id, found.function.name, found.function.arguments) == ("c", "f", '{"a": 1}')
+    assert request.messages[1].reasoning_content == "hm"
+    with pytest.raises(BadRequest) as caught:
+        from_arguments(ChatCompletionRequest, {"messages": [USER, object()]})
+    assert caught.value.param == "messages.1"
