@@ -67,9 +67,9 @@ class Layout(Struct, frozen=True, kw_only=True):
 
 
 def straight(layout: Layout) -> Layout:
-    """The same names for weights that lie as our own do, as `weights.sources.gguf` gives them."""
+    """The same names for matrices that lie as our own do, as `weights.sources.gguf` gives them."""
     return msgspec.structs.replace(
-        layout, norm_offset=0.0, transposed=False, interleaved_heads=False, latent_heads=False
+        layout, transposed=False, interleaved_heads=False, latent_heads=False
     )
 
 

@@ -19,6 +19,7 @@ CONFIG_NAMES = ("mlc-chat-config.json", "config.json")
 GGUF_SUFFIX = ".gguf"
 PACKAGED_MODEL = Path(__file__).parent.parent / "packaged_model"
 
+_VISION = "mmproj"
 _HUB_PREFIXES = ("HF://", "https://huggingface.co/", "http://huggingface.co/")
 _HUB_PART = re.compile(r"(?!\.+$)[\w.-]+")
 
@@ -115,10 +116,11 @@ def _has_weights(folder: Path) -> bool:
 
 
 def _ggufs(folder: Path) -> list[Path]:
-    """Of a file in several parts, the first."""
+    """Of a file in several parts the first, and none that only has how a model sees."""
     if not folder.is_dir():
         return []
-    return sorted({parts_of(file)[0] for file in folder.glob(f"*{GGUF_SUFFIX}")})
+    files = [file for file in folder.glob(f"*{GGUF_SUFFIX}") if not file.name.startswith(_VISION)]
+    return sorted({parts_of(file)[0] for file in files})
 
 
 def _only_gguf(folder: Path) -> Path | None:

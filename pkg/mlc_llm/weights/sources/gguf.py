@@ -1,10 +1,10 @@
 """The tensors of GGUF files, by Hugging Face's names and in the form of our own parameters.
 
-llama.cpp's converters change some of what they write. Where they bring weights into the form that
-ours have too (`models.layout.straight`) nothing is done: norms that count from one, heads and
-matrices in order. Else it is undone as rows are read: the rows of q and k of a Llama stand in pairs
-there, not in halves. Types that are groups of 32 with a scale, as q4f16_1 and q8f16_1 are, are also
-given as they lie.
+llama.cpp's converters change some of what they write. Where they bring matrices into the form that
+ours have too (`models.layout.straight`) nothing is done. Else it is undone as rows are read: the
+rows of q and k of a Llama stand in pairs there, not in halves, and Gemma's norms have their one,
+which would cost them digits in 16 bits. Types that are groups of 32 with a scale, as q4f16_1 and
+q8f16_1 are, are also given as they lie.
 """
 
 from __future__ import annotations
@@ -84,7 +84,10 @@ def _tensors(keys: Keys, stored: GgufTensor) -> Iterator[StoredTensor]:
         yield from _of_latents(keys, stored)
         return
     for piece in _pieces(keys, stored):
-        yield _piece(stored, piece)
+        tensor = _piece(stored, piece)
+        if keys.architecture.startswith("gemma") and stored.name.endswith("norm.weight"):
+            tensor = _less_one(tensor)
+        yield tensor
 
 
 def _pieces(keys: Keys, stored: GgufTensor) -> Iterator[Piece]:
@@ -155,6 +158,11 @@ def _piece(stored: GgufTensor, piece: Piece) -> StoredTensor:
     if not piece.heads:
         return plain
     return decoded(plain, piece.name, piece.shape, _in_halves(_floats(plain), plain, piece.heads))
+
+
+def _less_one(tensor: StoredTensor) -> StoredTensor:
+    read = _floats(tensor)
+    return decoded(tensor, tensor.name, tensor.shape, lambda a, b: read(a, b) - np.float32(1))
 
 
 def _floats(tensor: StoredTensor) -> Rows:

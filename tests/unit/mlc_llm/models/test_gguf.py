@@ -167,6 +167,7 @@ def test_a_file_becomes_the_folder_it_was_made_from(tmp_path: Path) -> None:
 def test_a_folder_with_one_file_is_that_model(tmp_path: Path) -> None:
     (tmp_path / "dl").mkdir()
     file = gguf_files.write_llama(tmp_path / "dl/toy.gguf", ARCH)
+    (tmp_path / "dl/mmproj-toy.gguf").touch()
     assert resolve_model(str(tmp_path / "dl")) == resolve_model(str(file))
     gguf_files.write_llama(tmp_path / "dl/other.gguf", ARCH)
     with pytest.raises(BadModel, match=r"several GGUF files; name one of other.gguf, toy.gguf"):

@@ -111,6 +111,18 @@ def test_heads_that_do_not_divide_the_rows_are_named(tmp_path: Path) -> None:
         served(path, "q0f32")
 
 
+def test_norms_of_gemma_lose_their_one(tmp_path: Path) -> None:
+    rows = np.arange(1, 65, dtype=np.float32).reshape(2, 32) / 64
+    tensors = {
+        "token_embd.weight": gguf_files.encode(rows, "F32"),
+        "output_norm.weight": gguf_files.encode(rows[0] + 1, "F32"),
+    }
+    path = gguf_files.write(tmp_path / "m.gguf", {"general.architecture": "gemma3"}, tensors)
+    found = source_rows(path, "model.norm.weight", 32)
+    assert np.array_equal(found, rows[0])
+    assert np.array_equal(source_rows(path, "model.embed_tokens.weight", 2), rows)
+
+
 def test_a_vector_of_blocks_is_refused(tmp_path: Path) -> None:
     stored = gguf_files.encode(np.ones(64, np.float32), "Q8_0")
     path = gguf_files.write(

@@ -16,9 +16,14 @@ from mlc_llm.models.folder import open_folder
 from mlc_llm.models.gguf.architectures import ARCHITECTURES
 from mlc_llm.models.resolve import resolve_model
 from mlc_llm.quantization.scheme import SCHEMES
+from mlc_llm.quantization.storage import STORAGES
+from mlc_llm.weights import tensor_cache
+from mlc_llm.weights.convert import convert
 from mlc_llm.weights.load import load_weights
 from mlc_llm.weights.pack import unpack_weights
+from mlc_llm.weights.source import read_rows
 from mlc_llm.weights.sources import gguf
+from mlc_llm.weights.sources.find import find_tensors
 from mlc_llm.weights.sources.gguf_names import NAMES
 from support import checkpoints, gguf_families
 
@@ -83,6 +88,23 @@ def test_weights_arrive_as_from_the_folder(name: str, tmp_path: Path) -> None:
     found, rows = loaded(gguf_families.write(tmp_path / "m.gguf", model))
     assert differences(expected, found) == NOT_IN_THE_FILE.get(name, set())
     same(rows, weights)
+
+
+@pytest.mark.parametrize("name", ["deepseek_v3", "gemma2", "gpt2", "mixtral"])
+def test_they_are_converted_as_from_the_folder(name: str, tmp_path: Path) -> None:
+    model = gguf_families.converted(name)
+    checkpoints.write_folder(tmp_path / "hf", model.config, model.tensors)
+    gguf_families.write(tmp_path / "m.gguf", model)
+    same(stored(tmp_path / "m.gguf", tmp_path / "a"), stored(tmp_path / "hf", tmp_path / "b"))
+
+
+def stored(model: Path, out: Path) -> dict[str, Any]:
+    """What convert_weight writes."""
+    folder = open_folder(resolve_model(str(model)))
+    tensors = find_tensors(folder.path)
+    convert(folder, tensors, STORAGES["q4f16_1"], out, lambda _done, _total: None, 1)
+    found = tensor_cache.find_tensors(out, verify=True, threads=1)
+    return {name: read_rows(tensor, 0, tensor.shape[0]) for name, tensor in found.items()}
 
 
 def test_keys_and_values_of_old_deepseek_files_are_taken_apart(tmp_path: Path) -> None:
