@@ -30,6 +30,8 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
     max_position_embeddings: Window | None = None
     num_key_value_heads: Annotated[int, Meta(ge=0, le=1 << 12)] | None = None
     head_dim: Annotated[int, Meta(ge=0, le=1024)] | None = None
+    sliding_window: Window | None = None
+    sliding_window_size: Window | None = None
 
 
 class EmbeddingMetadata(Struct, frozen=True, kw_only=True):
@@ -76,6 +78,7 @@ def _renamed(values: dict[str, Any], path: Path) -> dict[str, Any]:
         or positive(own.max_position_embeddings),
         "num_key_value_heads": own.num_key_value_heads or None,
         "head_dim": own.head_dim or None,
+        "sliding_window": positive(own.sliding_window) or positive(own.sliding_window_size),
     }
     return {key: value for key, value in {**values, **renamed}.items() if value is not None}
 

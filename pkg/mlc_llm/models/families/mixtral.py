@@ -34,10 +34,8 @@ def architecture(values: dict[str, Any], path: Path) -> Architecture:
         normalise=True,
     )
     check_experts(experts, path)
-    window = config.sliding_window_size or config.sliding_window
-    positive = window if window is not None and window > 0 else None
     everywhere = [True] * config.num_hidden_layers
-    windows = sliding(positive, None, everywhere, path)
+    windows = sliding(config.sliding_window, None, everywhere, path)
     return decoder(config, "mixtral", path, experts=experts, **windows)
 
 

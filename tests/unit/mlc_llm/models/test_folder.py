@@ -208,6 +208,7 @@ def test_the_text_part_of_a_model_with_vision_has_mlcs_names_too(tmp_path: Path)
     expected = open_folder(tmp_path).architecture
     text = {**config["text_config"], "position_embedding_base": 5e5, "head_dim": 0}
     text["context_window_size"] = text.pop("max_position_embeddings") // 2
+    text["sliding_window_size"] = text.pop("sliding_window")
     written = mlc_config(tiny_llama(), "q0f16") | {"model_type": "gemma3"}
     written |= {"model_config": {**config, "text_config": text}, "vocab_size": 131}
     (tmp_path / "config.json").unlink()
