@@ -16,7 +16,8 @@ from mlc_llm.kernels.cpu.attention import attention
 from mlc_llm.kernels.cpu.attention_task import CHUNK_PAGES
 from mlc_llm.kernels.cpu.kv_format import KvFormat
 from mlc_llm.kernels.cpu.level import Level
-from mlc_llm.kernels.cpu.rope import LOG2_E, rope_append
+from mlc_llm.kernels.cpu.rope import rope_append
+from mlc_llm.kernels.cpu.rope_heads import LOG2_E
 from mlc_llm.quantization.scheme import KvDtype
 
 LAYERS, LAYER = 2, 1

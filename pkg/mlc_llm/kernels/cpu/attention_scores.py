@@ -24,7 +24,7 @@ from mlc_llm.kernels.cpu.attention_task import (
 from mlc_llm.kernels.cpu.kv_bytes import round_query
 from mlc_llm.kernels.cpu.kv_format import LANES
 from mlc_llm.kernels.cpu.level import Level
-from mlc_llm.kernels.cpu.rope import LOG2_E
+from mlc_llm.kernels.cpu.rope_heads import LOG2_E
 from mlc_llm.kernels.cpu.vector import (
     const,
     get,

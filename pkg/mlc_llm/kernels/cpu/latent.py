@@ -21,7 +21,7 @@ from mlc_llm.kernels.cpu.exp2 import exp2
 from mlc_llm.kernels.cpu.kv_format import to_bfloat16
 from mlc_llm.kernels.cpu.level import TRAITS, Level
 from mlc_llm.kernels.cpu.norm import inverse_rms
-from mlc_llm.kernels.cpu.rope import LOG2_E
+from mlc_llm.kernels.cpu.rope_heads import LOG2_E
 from mlc_llm.kernels.cpu.vector import (
     arg,
     const,
