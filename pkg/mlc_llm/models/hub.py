@@ -76,12 +76,12 @@ def download(repository: str, target: Path, *, again: bool = False) -> Path:
     return target
 
 
-def download_file(repository: str, target: Path, *, again: bool = False) -> Path:
-    """Make `target` the file of its name in a repository; raises what `download` raises."""
+def download_file(repository: str, name: str, target: Path, *, again: bool = False) -> Path:
+    """Make `target` the file of this name in a repository; raises what `download` raises."""
     with _making(target, again) as part:
         if part is not None:
-            _fetch(repository, part, target, target.name)
-            (part / target.name).replace(target)
+            _fetch(repository, part, target, name)
+            (part / name).replace(target)
             shutil.rmtree(part, ignore_errors=True)
     return target
 

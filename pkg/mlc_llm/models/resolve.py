@@ -60,8 +60,8 @@ def _packaged_model() -> Path:
 def _hub_model(model: str, name: str) -> Path:
     """From the caches, or downloaded into the last of them where the policy allows it."""
     parts = name.split("/")
-    if len(parts) == 3 and name.endswith(GGUF_SUFFIX):
-        return unpack(_hub_file(model, *parts))
+    if len(parts) > 2 and name.endswith(GGUF_SUFFIX):
+        return unpack(_hub_file(model, parts))
     if len(parts) != 2 or not all(_HUB_PART.fullmatch(part) for part in parts):
         raise BadModel(f"{model!r} must name a user and a repository, as in HF://user/repo")
     chosen = hub.policy(os.environ)
@@ -77,17 +77,20 @@ def _hub_model(model: str, name: str) -> Path:
     )
 
 
-def _hub_file(model: str, user: str, repository: str, file: str) -> Path:
-    """A GGUF file of a repository, downloaded with all its parts where the policy allows it."""
-    if not all(_HUB_PART.fullmatch(part) for part in (user, repository, file)):
+def _hub_file(model: str, names: list[str]) -> Path:
+    """A GGUF file of a repository, downloaded with all its parts where the policy allows it. Names
+    are those of the user, the repository, perhaps folders in it, and the file."""
+    if not all(_HUB_PART.fullmatch(part) for part in names):
         raise BadModel(f"{model!r} must name a file of a repository, as in HF://user/repo/x.gguf")
     chosen = hub.policy(os.environ)
-    places = [folder / file for folder in _caches(Path(user, repository))]
+    repository, inner = "/".join(names[:2]), names[2:-1]
+    places = [folder.joinpath(*names[2:]) for folder in _caches(Path(*names[:2]))]
     found = next((place for place in places if all(map(Path.is_file, parts_of(place)))), None)
     if chosen == "REDO" or (chosen == "ON" and found is None):
         for part in parts_of(places[-1]):
             if chosen == "REDO" or not part.is_file():
-                hub.download_file(f"{user}/{repository}", part, again=True)
+                name = "/".join((*inner, part.name))
+                hub.download_file(repository, name, part, again=True)
         return places[-1]
     if found is None:
         listed = ", ".join(map(str, places))

@@ -182,14 +182,25 @@ def test_only_plain_files_of_one_format_are_chosen(files: list[str], expected: l
     assert hub.chosen_files(files) == expected
 
 
-def test_a_gguf_file_in_parts_is_fetched_whole(the_hub: FakeHub, tmp_path: Path) -> None:
+@pytest.mark.parametrize("inner", ["", "Q4_0/", "a/b/"])
+def test_a_gguf_file_in_parts_is_fetched_whole(
+    inner: str, the_hub: FakeHub, tmp_path: Path
+) -> None:
     arch = tiny_llama()
     values = {**gguf_files.model_values(arch), **gguf_files.toy_values()}
     made = gguf_files.write_parts(tmp_path, values, gguf_files.llama_tensors(arch), 2)
-    the_hub.repositories = {"me/ggufs": {path.name: path.read_bytes() for path in made}}
-    folder = resolve_model(f"HF://me/ggufs/{made[0].name}")
-    kept = tmp_path / "home/model_weights/hf/me/ggufs"
+    files = {f"{inner}{path.name}": path.read_bytes() for path in made}
+    the_hub.repositories = {"me/ggufs": {**files, "other.gguf": b""}}
+    folder = resolve_model(f"HF://me/ggufs/{inner}{made[0].name}")
+    kept = tmp_path / "home/model_weights/hf/me/ggufs" / inner
     assert sorted(path.name for path in kept.glob("*.gguf")) == [path.name for path in made]
     asked = len(the_hub.requests)
-    assert resolve_model(f"HF://me/ggufs/{made[1].name}") == folder
+    assert resolve_model(f"HF://me/ggufs/{inner}{made[1].name}") == folder
     assert len(the_hub.requests) == asked
+
+
+@pytest.mark.parametrize("name", ["../x.gguf", "a/../../x.gguf", "a//x.gguf", "./x.gguf"])
+def test_a_file_outside_of_its_repository_is_refused(name: str, the_hub: FakeHub) -> None:
+    with pytest.raises(BadModel, match="must name a file of a repository"):
+        resolve_model(f"HF://me/ggufs/{name}")
+    assert the_hub.requests == []
