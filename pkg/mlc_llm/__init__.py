@@ -11,14 +11,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mlc_llm.serve.config import EngineConfig
     from mlc_llm.serve.engine import AsyncMLCEngine, MLCEngine
 
-__all__ = ["AsyncMLCEngine", "MLCEngine", "__version__"]
+__all__ = ["AsyncMLCEngine", "EngineConfig", "MLCEngine", "__version__"]
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "AsyncMLCEngine": "mlc_llm.serve.engine",
+    "EngineConfig": "mlc_llm.serve.config",
     "MLCEngine": "mlc_llm.serve.engine",
 }
 
@@ -28,3 +30,8 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """What may be asked for, for those who look before it is there."""
+    return sorted({*globals(), *_HOMES})
