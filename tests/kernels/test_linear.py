@@ -15,7 +15,7 @@ from mlc_llm.kernels import reference
 from mlc_llm.kernels.cpu.level import Level, detect
 from mlc_llm.kernels.cpu.linear_float import linear_float
 from mlc_llm.kernels.cpu.linear_grouped import gated_grouped, linear_grouped
-from mlc_llm.kernels.cpu.matmul import CHUNK_ROWS, MANY_ROWS, SMALL_PRODUCT
+from mlc_llm.kernels.cpu.matmul import SMALL_PRODUCT
 from mlc_llm.kernels.cpu.quantize import quantize
 from mlc_llm.quantization.scheme import CODES
 
@@ -171,23 +171,6 @@ def test_a_product_spread_over_threads_has_the_same_bits(weights: str) -> None:
     run = product(detect({}), weights, w, "store")
     alone = np.concatenate([run(x[i : i + 1], None) for i in range(24)])
     assert np.array_equal(run(x, None), alone)
-
-
-@pytest.mark.parametrize("epilogue", ["store", "add", "silu_mul"])
-@pytest.mark.parametrize("weights", ["f32", "q4"])
-def test_rows_that_are_shared_out_in_chunks_are_all_there(weights: str, epilogue: str) -> None:
-    """Chunks have as many tiles as others, or one less; the last may end with a shorter one."""
-    run = product(detect({}), weights, matrix(512, 192), epilogue)
-    longest = MANY_ROWS + 4 * CHUNK_ROWS + 3
-    x = matrix(longest, 192, seed=8)
-    residual = matrix(longest, 512, seed=9) if epilogue == "add" else None
-
-    def part(begin: int, end: int) -> Array:
-        return run(x[begin:end], None if residual is None else residual[begin:end])
-
-    alone = np.concatenate([part(i, min(i + 64, longest)) for i in range(0, longest, 64)])
-    for n in (MANY_ROWS - 1, MANY_ROWS, MANY_ROWS + 1, MANY_ROWS + CHUNK_ROWS + 9, longest):
-        assert np.array_equal(part(0, n), alone[:n])
 
 
 @pytest.mark.parametrize("level", LEVELS)

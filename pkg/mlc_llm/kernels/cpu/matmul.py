@@ -1,10 +1,9 @@
 """The loops around a packed matrix product, and what happens to its sums.
 
-Panels of row blocks are spread over threads, and chunks of token rows where there are many. Inside
-a panel, tiles of token rows pass over the panel's weights, which stay in the core's caches
-meanwhile; the last, shorter tile has code of its own for every height, so one function serves
-decode (n = 1) and prefill (n = 512). The order of the sums of one output is the same in all of
-them.
+Panels of row blocks are spread over threads. Inside a panel, tiles of token rows pass over the
+panel's weights, which stay in the core's caches meanwhile; the last, shorter tile has code of its
+own for every height, so one function serves decode (n = 1) and prefill (n = 512). The order of the
+sums of one output is the same in all of them.
 
 Knows loops and epilogues. Does not know how weights are stored.
 """
@@ -54,14 +53,6 @@ ACTIVATIONS = {"silu": silu, "gelu": gelu, "gelu_tanh": gelu_tanh}
 PANEL_BLOCKS = 4
 """A multiple of every number of blocks that a tile takes at once. A panel of gate and up rows gives
 one group of columns of what they make."""
-
-MANY_ROWS = 128
-CHUNK_ROWS = 64
-GROUPS = 8
-"""From MANY_ROWS on threads share rows, in chunks of CHUNK_ROWS for which weights pass once, and
-only then the panels, in GROUPS. So rows stay with the thread that other kernels give them to, which
-matters where cores share no cache: 3 % of a prompt's time on two of them. 64 rows need weights so
-seldom that memory keeps up."""
 
 SMALL_PRODUCT = 1 << 20
 """Multiply-adds below which a product stays on the calling thread."""
@@ -246,9 +237,6 @@ def for_each_tile(
     blocks again, to the same bits.
     """
     tile_rows = TRAITS[level].tile_rows
-    num_panels = -(-num_blocks // PANEL_BLOCKS)
-    whole, rest = T.floordiv(n, tile_rows), T.floormod(n, tile_rows)
-    num_tiles = T.ceildiv(n, tile_rows)
 
     def pass_over(row: Expr, first: Expr, rows: int) -> None:
         blocks = min(blocks_of(rows), num_blocks)
@@ -260,44 +248,25 @@ def for_each_tile(
                 wanted = T.min(wanted, T.int64(num_blocks - blocks))
             tile(row, T.bind(wanted), rows, blocks)
 
-    def panel(index: Expr, begin: Expr, end: Expr) -> None:
-        """Tiles begin, begin + 1, ... of one panel."""
+    def panel(index: Expr) -> None:
         first = T.bind(index * PANEL_BLOCKS)
-        with T.serial(begin, T.min(end, whole)) as t:
+        with T.serial(T.floordiv(n, tile_rows)) as t:
             pass_over(t * tile_rows, first, tile_rows)
+        rest = T.bind(T.floormod(n, tile_rows))
         for rows in range(1, tile_rows):
-            with T.If(T.And(rest == rows, end == num_tiles)), T.Then():
+            with T.If(rest == rows), T.Then():
                 pass_over(n - rows, first, rows)
 
-    def share(item: Expr, chunks: Expr, groups: Expr) -> None:
-        """What a thread does at a time: some panels with the rows of one chunk."""
-        chunk, group = T.bind(T.floordiv(item, groups)), T.bind(T.floormod(item, groups))
-        begin = T.bind(T.floordiv(chunk * num_tiles, chunks))
-        end = T.bind(T.floordiv((chunk + 1) * num_tiles, chunks))
-        first = T.bind(T.floordiv(group * num_panels, groups))
-        last = T.bind(T.floordiv((group + 1) * num_panels, groups))
-        with T.serial(first, last) as index:
-            panel(index, begin, end)
+    panels = T.int64(-(-num_blocks // PANEL_BLOCKS))
 
-    def all_panels() -> None:
-        with T.serial(T.int64(num_panels)) as index:
-            panel(index, T.int64(0), num_tiles)
-
-    def in_parallel() -> None:
-        many = n >= MANY_ROWS
-        chunks = T.bind(T.Select(many, T.ceildiv(n, CHUNK_ROWS), T.int64(1)))
-        few = T.int64(min(num_panels, GROUPS))
-        groups = T.bind(T.Select(many, few, T.int64(num_panels)))
-        with T.parallel(chunks * groups) as item:
-            share(item, chunks, groups)
-
-    if num_panels == 1:
-        all_panels()
+    if num_blocks <= PANEL_BLOCKS:
+        panel(T.int64(0))
     elif work >= SMALL_PRODUCT:
-        in_parallel()
+        with T.parallel(panels) as index:
+            panel(index)
     else:
         with T.If(n * work < SMALL_PRODUCT):
-            with T.Then():
-                all_panels()
-            with T.Else():
-                in_parallel()
+            with T.Then(), T.serial(panels) as index:
+                panel(index)
+            with T.Else(), T.parallel(panels) as index:
+                panel(index)
