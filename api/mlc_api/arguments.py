@@ -15,6 +15,7 @@ from mlc_api.tls import TlsSettings
 from mlc_llm.arguments import ArgumentParser
 from mlc_llm.errors import BadConfig
 from mlc_llm.protocol.spec import KvCacheDtype
+from mlc_llm.quantization.scheme import SCHEMES
 from mlc_llm.serve.config import EngineConfig, merge, parse_overrides
 from mlc_llm.tools.formats import THOUGHT_FORMATS, TOOL_FORMATS
 
@@ -130,15 +131,16 @@ def _model_flags(group: argparse._ArgumentGroup) -> None:
         "model",
         nargs="?",
         metavar="MODEL",
-        help="a Hugging Face or MLC model folder, HF://user/repo that is already on this machine, "
-        "or a name searched in ./, ./dist, ./dist/prebuilt and the cache (default: the small model "
-        "that comes with the package)",
+        help="a Hugging Face or MLC model folder, a GGUF file, HF://user/repo (or a "
+        "GGUF file in one), downloaded unless it is on this machine, or a name searched in ./, "
+        "./dist, ./dist/prebuilt and the cache (default: the small model that comes with the "
+        "package)",
     )
     group.add_argument("--model-lib", help="a compiled library (default: compile and cache one)")
     group.add_argument(
         "--quantization",
-        help="q0f32, q0f16 or q4f16_1, for a Hugging Face folder (default: q4f16_1 above 300 "
-        "million parameters, q0f32 below)",
+        help=f"{', '.join(SCHEMES)}, for a Hugging Face folder (default: q4f16_1 above 300 million "
+        "parameters, q8f16_1 above 10 million, else q0f32)",
     )
     group.add_argument(
         "--served-model-name", help="the model's name in the API (default: MODEL as typed)"
@@ -179,7 +181,7 @@ def _engine_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--device",
         default="auto",
-        help="auto, cpu, cuda or cuda:N (default: auto)",
+        help="auto or cpu; this version computes on no other device (default: auto)",
     )
     group.add_argument(
         "--mode",

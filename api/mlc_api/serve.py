@@ -27,12 +27,9 @@ from mlc_api.prompt_thread import run_soon_when_woken
 from mlc_api.settings import MAX_BODIES_BYTES, WebSettings
 from mlc_api.tls import check_tls
 from mlc_llm import __version__
-from mlc_llm.models.resolve import resolve_model
+from mlc_llm.models.resolve import PACKAGED_NAME, resolve_model
 from mlc_llm.serve.config import to_spec
 from mlc_llm.started import settle_down
-
-PACKAGED_ID = "packaged"
-"""Name of the model that comes with the package."""
 
 LATE = {"web": "mlc_api.web"}
 """Imported when the engine process is on its way."""
@@ -78,7 +75,7 @@ def _open_standard_streams() -> None:
 
 def _settings(arguments: Arguments) -> WebSettings:
     return WebSettings(
-        model_id=arguments.model_id or arguments.model or PACKAGED_ID,
+        model_id=arguments.model_id or arguments.model or PACKAGED_NAME,
         version=__version__,
         host=arguments.host,
         port=arguments.port,

@@ -5,6 +5,9 @@ Knows the names of the subcommands and nothing about what they do.
 
 from __future__ import annotations
 
+import os
+import select
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -42,7 +45,31 @@ NOT_HERE = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code is 0, 1 for an error it explained, 2 for wrong arguments."""
+    """Run one command; the exit code is 0, 1 for an error it explained, 2 for wrong arguments.
+
+    When nobody reads what it prints, as behind `| head -1`, it ends as SIGPIPE would end it.
+    """
+    try:
+        try:
+            return _run(argv)
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except BrokenPipeError:
+        if sys.stdout is None or not _reader_is_gone():
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the exit
+        return 128 + signal.SIGPIPE
+
+
+def _reader_is_gone() -> bool:
+    """Whether standard output is what broke."""
+    poller = select.poll()
+    poller.register(sys.stdout, 0)
+    return bool(poller.poll(0))
+
+
+def _run(argv: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = _parser()
     if not arguments:

@@ -11,6 +11,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from mlc_llm.errors import BadConfig
 from mlc_llm.models.architecture import Architecture
 
 VERSION = "0.1.0"
@@ -48,8 +49,15 @@ class Sizes(Struct, frozen=True, kw_only=True):
 def chat_config(
     arch: Architecture, quantization: str, config: Mapping[str, Any], sizes: Sizes
 ) -> dict[str, Any]:
-    """The fields about the model; `config` is config.json."""
-    window = min(sizes.context_window_size or arch.context_window_size, arch.context_window_size)
+    """The fields about the model; `config` is config.json. Raises `BadConfig` for a window longer
+    than the positions that the model has, those of its own rotary scaling included."""
+    most = arch.context_window_size
+    window = sizes.context_window_size or most
+    if window > most:
+        raise BadConfig(
+            f"--context-window-size {window} is more than the {most} positions this model was made "
+            f"for; set it to at most {most}"
+        )
     chunk = sizes.prefill_chunk_size or min(window, PREFILL_CHUNK)
     return {
         "version": VERSION,

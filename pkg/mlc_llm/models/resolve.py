@@ -18,6 +18,8 @@ from mlc_llm.models.gguf.unpack import unpack
 CONFIG_NAMES = ("mlc-chat-config.json", "config.json")
 GGUF_SUFFIX = ".gguf"
 PACKAGED_MODEL = Path(__file__).parent.parent / "packaged_model"
+PACKAGED_NAME = "packaged"
+"""What the model that comes with the package is called in requests and answers."""
 
 _VISION = "mmproj"
 _HUB_PREFIXES = ("HF://", "https://huggingface.co/", "http://huggingface.co/")
@@ -43,12 +45,21 @@ def resolve_model(model: str | None) -> Path:
         return path.parent
     if path.suffix == GGUF_SUFFIX and path.is_file():
         return unpack(path)
-    return _first_model(_places(path), f"no model folder was found for {model!r}")
+    complaint = f"no model folder was found for {model!r}{_hub_hint(model)}"
+    return _first_model(_places(path), complaint)
 
 
 def is_model_folder(path: Path) -> bool:
     """Whether the folder has a configuration file that this version knows by name."""
     return any((path / name).is_file() for name in CONFIG_NAMES)
+
+
+def _hub_hint(model: str) -> str:
+    """A question for what looks like a user and a repository and not like a folder nearby."""
+    parts = model.split("/")
+    if len(parts) != 2 or not all(map(_HUB_PART.fullmatch, parts)) or Path(parts[0]).is_dir():
+        return ""
+    return f"; did you mean HF://{model}?"
 
 
 def _packaged_model() -> Path:

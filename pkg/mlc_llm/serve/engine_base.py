@@ -14,7 +14,7 @@ from typing import Literal, Self
 from msgspec.structs import replace
 
 from mlc_llm.errors import one_line
-from mlc_llm.models.resolve import resolve_model
+from mlc_llm.models.resolve import PACKAGED_NAME, resolve_model
 from mlc_llm.protocol.messages import Progress, Ready
 from mlc_llm.protocol.requests import ChatCompletionRequest, CompletionRequest
 from mlc_llm.serve.completions import TextSide
@@ -101,7 +101,7 @@ class MLCEngineBase:
             quantization=quantization,
             enable_tracing=enable_tracing,
         )
-        served = ServedModel.load(path, config.model or path.name, config.parsers)
+        served = ServedModel.load(path, config.model or PACKAGED_NAME, config.parsers)
         report = _Report() if config.verbose else None
         engine = RunningEngine.start(spec, on_progress=report)
         if report is not None:

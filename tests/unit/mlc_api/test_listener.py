@@ -33,3 +33,13 @@ def test_an_address_of_ipv6_is_listened_on() -> None:
 def test_an_address_that_cannot_be_had_is_refused_in_a_sentence(host: str) -> None:
     with pytest.raises(BadConfig, match="cannot listen on "):
         open_listener(host, 0)
+
+
+def test_what_to_change_is_the_flag_at_fault() -> None:
+    with pytest.raises(BadConfig, match="choose another --host"):
+        open_listener("192.0.2.1", 0)
+    with (
+        open_listener("127.0.0.1", 0) as taken,
+        pytest.raises(BadConfig, match="choose another --port"),
+    ):
+        open_listener("127.0.0.1", taken.getsockname()[1])

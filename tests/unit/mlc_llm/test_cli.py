@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import tomllib
@@ -82,6 +84,31 @@ def test_the_modules_that_mlc_runs_are_commands(module: str) -> None:
         check=True,
     )
     assert done.stdout.startswith(f"usage: mlc_llm {module}")
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["serve", "--help"]])
+def test_output_that_nobody_reads_ends_a_command_quietly(argv: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as closed:
+        done = subprocess.run(
+            [sys.executable, "-m", "mlc_llm", *argv],
+            env={"PYTHONPATH": f"{REPOSITORY / 'pkg'}:{REPOSITORY / 'api'}"},
+            stdout=closed,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
+
+
+def test_a_broken_pipe_that_is_not_the_output_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(argv: list[str]) -> int:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(cli, "_load", lambda target: run)
+    monkeypatch.setattr(cli, "_reader_is_gone", lambda: False)
+    with pytest.raises(BrokenPipeError):
+        cli.main(["serve"])
 
 
 def test_help_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,7 @@ What comes out allows the same values, or fewer where JSON Schema is looser than
     format: "x-mine"        dropped: to JSON Schema a format that nobody defined is a remark
     not: {not: S}           S, and so a single branch of oneOf
     uniqueItems: false      dropped, as all that says nothing: then without if, propertyNames: {}
-    format: date, time ...  no year 0, 30th of February, leap second, small t or z
+    format: date, time ...  no year 0, 30th of February, leap second, small t or z, 10th decimal
     format: hostname        no two hyphens in a row, at most 253 characters
 
 What it cannot say so stays as it is, and the library refuses it by name; but for `minProperties`,
@@ -60,7 +60,7 @@ _DAY = (
     f"({_YEAR}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)"
     f"|02-(0[1-9]|1[0-9]|2[0-8]))|{_LEAP_YEAR}-02-29)"
 )
-_TIME = r"([0-9]{2}:){2}[0-5][0-9](\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})"
+_TIME = r"([0-9]{2}:){2}[0-5][0-9](\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})"
 _LABEL = "[0-9A-Za-z]+(-[0-9A-Za-z]+)*"
 _STRICTER: dict[str, dict[str, Any]] = {
     "date": {"pattern": f"^{_DAY}$"},

@@ -11,5 +11,5 @@ def check_model_name(asked: str | None, served: str) -> None:
     """Accept the served name, its last part, or no name at all. Raises ModelNotFound."""
     if not asked or asked.rstrip("/") in (served.rstrip("/"), PurePosixPath(served).name):
         return
-    reason = f"The model `{asked[:200]}` is not served here; this server has `{served}`."
+    reason = f"The model `{asked[:200]}` is not served here; the model here is `{served}`."
     raise ModelNotFound(reason, param="model")

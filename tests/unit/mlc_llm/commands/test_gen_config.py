@@ -58,6 +58,18 @@ def test_sizes_of_the_command_line_are_written(tmp_path: Path) -> None:
     assert open_folder(tmp_path / "mlc").context_window_size == 64
 
 
+def test_a_window_beyond_the_models_positions_is_refused(tmp_path: Path) -> None:
+    model = tiny_llama()
+    most = model.context_window_size
+    write_hf_folder(tmp_path / "hf", model)
+    flag = "--context-window-size"
+    with pytest.raises(BadConfig, match=f"set it to at most {most}"):
+        generated(tmp_path / "hf", tmp_path / "mlc", flag, str(most + 1))
+    assert not (tmp_path / "mlc").exists()
+    found = generated(tmp_path / "hf", tmp_path / "mlc", flag, str(most))
+    assert found["context_window_size"] == most
+
+
 def test_a_model_that_embeds_says_how(tmp_path: Path) -> None:
     recorded = load(FIXTURES / "bert.npz")
     write_folder(tmp_path / "hf", recorded.config, recorded.tensors)

@@ -96,6 +96,16 @@ def test_an_unknown_name_lists_where_it_was_looked_for() -> None:
         assert place in raised.value.message
 
 
+def test_a_repository_without_its_prefix_is_asked_about(here: Path) -> None:
+    with pytest.raises(BadModel, match=r"did you mean HF://Qwen/Qwen3-0\.6B\?"):
+        resolve_model("Qwen/Qwen3-0.6B")
+    (here / "work" / "dist").mkdir()
+    for name in ("nothing", "./nothing", "a/b/c", "/a/b", "dist/nothing"):
+        with pytest.raises(BadModel) as raised:
+            resolve_model(name)
+        assert "did you mean" not in raised.value.message
+
+
 def test_a_folder_without_configuration_is_no_model(here: Path) -> None:
     with pytest.raises(BadModel, match=r"mlc-chat-config\.json or config\.json"):
         resolve_model(str(here))

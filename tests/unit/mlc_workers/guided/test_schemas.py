@@ -179,6 +179,16 @@ def test_random_dates_and_times_are_read_by_python(name: str, parse: Any) -> Non
     assert len(parsed) > 10
 
 
+@pytest.mark.parametrize(("name", "day"), [("time", ""), ("date-time", "2024-02-29T")])
+def test_a_second_has_at_most_nine_decimals(name: str, day: str) -> None:
+    schema = json.dumps({"type": "string", "format": name})
+    compiled = WALKER.compiler.compile(Grammar("json_schema", schema, "s"))
+    for count in (0, 1, 9, 10, 300):
+        decimals = "." + "5" * count if count else ""
+        is_taken = WALKER.accepts(compiled, f'"{day}10:20:30{decimals}Z"')
+        assert is_taken == (count <= 9), count
+
+
 def test_every_day_of_the_calendar_and_no_other_is_a_date() -> None:
     compiled = WALKER.compiler.compile(
         Grammar("json_schema", '{"type": "string", "format": "date"}', "s")
