@@ -64,6 +64,7 @@ from mlc_workers.scheduler.plan import Plan, Span
 from mlc_workers.scheduler.scheduler import Scheduler
 
 WARM_TOKENS = PAGE_SIZE
+WARM_STREAMS = 8
 WARM_STEPS = 3
 MAX_TABLES = 8
 
@@ -135,7 +136,7 @@ def build(spec: EngineSpec, ends: Sequence[End], announcer: Announcer) -> Built:
     )
     loaded = _load(folder, scheme, announcer)
     runner = _runner(folder, scheme, library, kv, limits, loaded.weights)
-    pace = _warm_up(runner, kv)
+    pace = _warm_up(runner, kv, limits.max_num_sequence)
     wait([grammars.prepare()])  # later it would hold up answers
     sampler = NumpySampler(vocab_size)
     engine = Engine(
@@ -231,16 +232,17 @@ def _aligned(table: NDArray[np.float32]) -> NDArray[np.float32]:
     return out
 
 
-def _warm_up(runner: Runner, kv: KVCache) -> Pace:
+def _warm_up(runner: Runner, kv: KVCache, most: int) -> Pace:
     """Run a page of tokens, so that the first request does not pay for threads and memory; and see
-    what steps cost.
+    what steps cost, for one stream and for several (`most` can decode at a time).
     """
     sequence = kv.open([])
     kv.extend(sequence, 1, [])
     prompt = Plan((Span(sequence.row, 0, (0,) * WARM_TOKENS, True),))
-    stream = Plan((Span(sequence.row, 0, (0,), True),))
+    stream = Span(sequence.row, 0, (0,), True)
     runner.run(prompt)
-    pace = Pace(_seconds(runner, stream), _seconds(runner, prompt) / WARM_TOKENS)
+    decode_s = {n: _seconds(runner, Plan((stream,) * n)) for n in {1, min(WARM_STREAMS, most)}}
+    pace = Pace(decode_s, _seconds(runner, prompt) / WARM_TOKENS)
     kv.close(sequence)
     return pace
 

@@ -38,7 +38,7 @@ machines = st.builds(
 
 
 def paced(machine: Machine) -> Pace:
-    return Pace(machine.seconds(1, 0), machine.seconds(0, 16) / 16)
+    return Pace({n: machine.seconds(n, 0) for n in (1, 8)}, machine.seconds(0, 16) / 16)
 
 
 def settled(pace: Pace, machine: Machine, num_streams: int, num_expected: int) -> int:
@@ -72,7 +72,7 @@ def test_a_step_with_prompts_takes_less_than_two_that_only_decode(
 def test_whatever_was_seen_prompts_go_on(
     steps: list[tuple[int, int, float]], num_streams: int, more: int
 ) -> None:
-    pace = Pace(1e-3, 1e-4)
+    pace = Pace({1: 1e-3}, 1e-4)
     for streams, tokens, seconds in steps:
         assume(streams or tokens)
         pace.learn(streams, tokens, seconds)
@@ -89,14 +89,14 @@ def test_one_disturbed_step_changes_little(num_streams: int, num_tokens: int) ->
 
 
 def test_estimates_follow_steps_that_take_longer_and_longer() -> None:
-    pace = Pace(1.0, 1.0)
+    pace = Pace({1: 1.0}, 1.0)
     for _ in range(200):
         pace.learn(4, 0, 40.0)
     assert pace.decode_s(4) == pytest.approx(40.0, rel=1e-3)
 
 
 def test_steps_that_were_never_seen_lie_between_those_that_were() -> None:
-    pace = Pace(10.0, 1.0)
+    pace = Pace({1: 10.0}, 1.0)
     for _ in range(60):
         pace.learn(8, 0, 20.0)
     times = [pace.decode_s(n) for n in range(1, 20)]

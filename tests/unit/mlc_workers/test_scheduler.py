@@ -80,7 +80,7 @@ def test_a_long_prompt_shares_steps_with_decoding_and_never_exceeds_the_budget()
 
 
 def test_while_somebody_decodes_a_prompt_takes_only_what_keeps_the_step_short() -> None:
-    pace = Pace(decode_s=10.0, token_s=1.0)
+    pace = Pace(decode_s={1: 10.0}, token_s=1.0)
     bench = Bench(pace)
     bench.submit([1] * 30)
     assert bench.step() == [("r1", 30)]

@@ -8,6 +8,8 @@ told seconds.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 STRETCH = 1.8
 """How long a step with prompts in it may take, in steps that only decode for all who are here. What
 they see is a pause between tokens: this keeps pauses within twice the usual."""
@@ -17,7 +19,8 @@ LEAST = 8
 and say little of what a token costs."""
 
 _STREAM_TOKENS = 2.0
-"""Tokens of prompts that a stream costs, before any was seen: beside them it has logits."""
+"""Tokens of prompts that a stream costs, where no step of several was seen: beside them it has
+logits."""
 
 _DOWN, _UP, _MOST = 0.3, 0.05, 2.0
 """How far an estimate moves towards a step that took less, or more; at most `_MOST` times more
@@ -27,11 +30,13 @@ counts. What disturbs a step only makes it longer, so it is the short ones that 
 class Pace:
     """Estimates of one engine's steps, in seconds."""
 
-    def __init__(self, decode_s: float, token_s: float) -> None:
-        """What a step took that decoded for one stream, and one of a prompt for each token; > 0."""
-        self._decode = {1: decode_s}
+    def __init__(self, decode_s: Mapping[int, float], token_s: float) -> None:
+        """What steps took that decoded, by number of streams, 1 among them; and one of a prompt for
+        each token. All > 0."""
+        self._decode = dict(decode_s)
         self._token = token_s
-        self._stream = _STREAM_TOKENS * token_s
+        most = max(decode_s)
+        self._stream = decode_s[most] / most if most > 1 else _STREAM_TOKENS * token_s
 
     def decode_s(self, num_streams: int) -> float:
         """A step that decodes one token for each of so many streams, at least 1."""
