@@ -40,7 +40,12 @@ prompts = st.builds(
     st.one_of(st.integers(1, 90), st.sampled_from([16, 32, 48, 17, 31])),
 )
 
-paces = st.builds(Pace, st.floats(1e-3, 1.0), st.floats(1e-4, 1.0))
+paces = st.builds(
+    lambda one, eight, token: Pace({1: one, 8: one * eight}, token),
+    st.floats(1e-3, 1.0),
+    st.floats(1.0, 8.0),
+    st.floats(1e-4, 1.0),
+)
 
 
 class Scheduling(RuleBasedStateMachine):
