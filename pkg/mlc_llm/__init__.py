@@ -34,4 +34,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """What may be asked for, for those who look before it is there."""
-    return sorted({*globals(), *_HOMES})
+    return list(__all__)

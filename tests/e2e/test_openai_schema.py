@@ -109,6 +109,15 @@ def test_models(packaged: Server, check: Check) -> None:
     check("Model", requests.get(f"{packaged.base_url}/models/packaged", timeout=30).json())
 
 
+def kinds_of_events(server: Server, check: Check, body: dict[str, Any]) -> set[str]:
+    """The types of a streamed response's events, each of which obeys its schema."""
+    kinds = set()
+    for event in events(server, "responses", **body):
+        check("ResponseStreamEvent", event)
+        kinds.add(event["type"])
+    return kinds
+
+
 @pytest.mark.parametrize(
     "fields",
     [
@@ -121,10 +130,7 @@ def test_models(packaged: Server, check: Check) -> None:
 def test_responses(packaged: Server, check: Check, fields: dict[str, Any]) -> None:
     body = {"input": "What is the capital of Norway?", **fields}
     check("Response", post(packaged, "responses", **body))
-    kinds = set()
-    for event in events(packaged, "responses", **body):
-        check("ResponseStreamEvent", event)
-        kinds.add(event["type"])
+    kinds = kinds_of_events(packaged, check, body)
     assert "response.output_text.delta" in kinds
 
 
@@ -155,10 +161,7 @@ def test_responses_that_call_functions(packaged: Server, check: Check) -> None:
     body = {"input": "Hi", "tools": [{"type": "function", **CLOCK}], "tool_choice": choice}
     found = post(packaged, "responses", **body)
     check("Response", found)
-    kinds = set()
-    for event in events(packaged, "responses", **body):
-        check("ResponseStreamEvent", event)
-        kinds.add(event["type"])
+    kinds = kinds_of_events(packaged, check, body)
     assert "response.function_call_arguments.done" in kinds
     result = {
         "type": "function_call_output",

@@ -49,7 +49,7 @@ def held(number: Expr) -> Expr:
 
     What is bound is written out in whatever uses it while it is simplified, again and again, and
     the time that takes grows with the powers of the depth: numbers that many others are made from
-    are better forgotten. The machine code is the same.
+    are better forgotten. Measure the kernel's speed before and after: attention keeps its own.
     """
     place = T.alloc_buffer((1,), "int64", scope="global")
     T.buffer_store(place, number, [0])

@@ -33,11 +33,11 @@ def test_without_control_groups_the_machine_decides(machine: Path) -> None:
 
 
 def test_a_group_s_limit_counts_less_its_use_but_not_its_idle_page_cache(machine: Path) -> None:
-    group = "sys/fs/cgroup/work/"
+    group = "sys/fs/cgroup/slice/"
     write(
         machine,
         {
-            "proc/self/cgroup": "0::/work/job\n",
+            "proc/self/cgroup": "0::/slice/job\n",
             group + "job/memory.max": "max\n",
             group + "job/memory.current": "1\n",
             group + "job/memory.stat": "inactive_file 0\n",
@@ -48,7 +48,7 @@ def test_a_group_s_limit_counts_less_its_use_but_not_its_idle_page_cache(machine
     )
     memory = host_memory(machine)
     assert (memory.free_bytes, memory.total_bytes) == (5 * GIB, 8 * GIB)
-    assert "/work" in memory.source
+    assert "/slice" in memory.source
 
 
 def test_the_older_kind_of_groups_is_read_too(machine: Path) -> None:
