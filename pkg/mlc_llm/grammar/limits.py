@@ -154,8 +154,8 @@ def _walk(value: Any) -> Iterator[tuple[str, Any, int]]:
 
 
 def _digits(value: Any) -> int:
-    """The number without its decimal point: 12 for 1.2; what cannot be one counts as too much."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    """The number without its decimal point: 12 for 1.2; 0 for what no schema can have there."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
         return 0
     if not 1e-9 <= value <= MAX_DIVISORS:
         return MAX_DIVISORS + 1

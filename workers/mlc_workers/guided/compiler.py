@@ -67,6 +67,8 @@ _TOO_COMPLEX = re.compile("too many|too complex|too large|limit|max is|fuel", re
 _BETTER_SAID = {
     "coerce_one_of": "`oneOf` is supported only where no value can match two of its branches; use "
     "`anyOf`",
+    "not JSON serializable": "it has a whole number of more than 64 bits",
+    "Failed to generate regex for": "no number lies between its bounds, or they are too far from 0",
 }
 """What the library says with advice that is not for users, by a word in it."""
 Schemas = Sequence[tuple[str, Any]]

@@ -17,6 +17,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from mlc_workers.guided.numbers import checked_number
+
 DEFINED_FORMATS = frozenset(
     "date-time date time duration email idn-email hostname idn-hostname ipv4 ipv6 uri "
     "uri-reference iri iri-reference uuid uri-template json-pointer relative-json-pointer "
@@ -77,7 +79,8 @@ _MOVED = frozenset(("not", "oneOf", "contains", *_NEED, *_SAYS_NOTHING))
 def plain(schema: dict[str, Any]) -> dict[str, Any]:
     """A new schema. `schema` is at most as deep as `limits.MAX_SCHEMA_DEPTH`.
 
-    Raises ValueError for what the library would take and not enforce.
+    Raises ValueError for what the library would take and not enforce, and for numbers that a
+    keyword cannot have.
     """
     moved = any(not _MOVED.isdisjoint(path.split("/")) for path in _references(schema))
     return _node(schema, may_move=not moved)
@@ -89,7 +92,7 @@ def _node(schema: dict[str, Any], may_move: bool) -> dict[str, Any]:
     def inner(value: Any) -> Any:
         return _node(value, may_move) if isinstance(value, dict) else value
 
-    found = {key: _inside(key, value, inner) for key, value in schema.items()}
+    found = {key: _inside(key, checked_number(key, value), inner) for key, value in schema.items()}
     _check_min_properties(found)
     also: list[Any] = []
     if may_move:
