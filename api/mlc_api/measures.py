@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from time import monotonic
 
-from mlc_llm.errors import MLCError
+from mlc_llm.errors import MLCError, Overloaded
 from mlc_llm.metrics.registry import (
     REQUEST_SECONDS,
     SECONDS,
+    STEP_TOKENS,
     TOKEN_SECONDS,
     TOKENS,
     Registry,
@@ -60,6 +61,9 @@ class Measures:
         self.generated = counter("vllm:generation_tokens_total", "Tokens generated.")
         self.success = counter(
             "vllm:request_success_total", "Requests by how they ended.", ["finished_reason"]
+        )
+        self.step_tokens = self.registry.histogram(
+            "vllm:iteration_tokens_total", "Tokens computed in a step.", STEP_TOKENS
         )
         self.pages = gauge("mlc_llm:kv_pages", "KV pages by state.", ["state"])
         self.prefilled = counter(
@@ -117,6 +121,9 @@ class Measures:
             "Answers by endpoint and outcome (ok, disconnected, or the error's code).",
             ["endpoint", "outcome"],
         )
+        self.rejections = counter(
+            "vllm:admission_rejections_total", "Requests refused because too many are waiting."
+        )
         self.open_answers = gauge("mlc_llm:open_answers", "Answers being given now.")
         self.engine_up = gauge("mlc_llm:engine_up", "1 while the engine takes requests.")
 
@@ -141,6 +148,8 @@ class Measures:
         self.steps.set(to=stats.num_steps)
         self.step_seconds.set(to=stats.step_seconds_total)
         self.host_seconds.set(to=stats.plan_settle_seconds_total)
+        if stats.step_tokens:
+            self.step_tokens.set(stats.step_tokens, stats.step_tokens_total)
         for reason, count in stats.requests_finished.items():
             self.success.set(reason, to=count)
 
@@ -205,6 +214,7 @@ class Measured:
             self._measures.end_to_end.observe(self._clock() - self._began)
         elif isinstance(outcome, MLCError):
             word = outcome.code or outcome.type
+            self._measures.rejections.inc(by=isinstance(outcome, Overloaded))
         else:
             word = "internal_error"
         self._measures.answers.inc(self._endpoint, word)

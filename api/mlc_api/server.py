@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import Generator
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NoReturn
 
 import uvicorn
 from litestar.types import ASGIApp
@@ -45,6 +45,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     _write_deadline: asyncio.TimerHandle | None = None
     _header_bytes = 0
     _in_headers = True
+    _problem: str | None = None
+    """What is wrong with the request that the parser gives up, where we know better than it."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -82,9 +84,13 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         super().on_header(name, value)
         if len(self.headers) > MAX_HEADERS:
-            raise ValueError("too many headers")  # the parser turns it into a 400
+            self._give_up_parsing(f"The request has more than {MAX_HEADERS} headers.")
 
     def on_headers_complete(self) -> None:
+        assert self.parser is not None
+        hosts = [name for name, _ in self.headers if name == b"host"]
+        if len(hosts) > 1 or (not hosts and self.parser.get_http_version() == "1.1"):
+            self._give_up_parsing("A request of HTTP/1.1 must have one Host header.")
         self._in_headers = False
         self._stop_deadline()
         super().on_headers_complete()
@@ -101,8 +107,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def _unsupported_upgrade_warning(self) -> None:
         """Whoever asks for an upgrade is answered without; no client may fill the log."""
 
+    def _give_up_parsing(self, problem: str) -> NoReturn:
+        self._problem = problem
+        raise ValueError(problem)  # through the parser, to `send_400_response`
+
     def send_400_response(self, msg: str) -> None:
-        self._refuse(BadRequest(msg, code="bad_http"))
+        self._refuse(BadRequest(self._problem or msg, code="bad_http"))
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         if cycle.scope["http_version"] == "1.0":

@@ -120,6 +120,21 @@ def test_garbage_gets_one_openai_error_and_the_door(web: WebServer, garbage: byt
     assert requests.get(web.url + "/health", timeout=SECONDS).status_code == 200
 
 
+@pytest.mark.parametrize("hosts", [b"", b"Host: a\r\nhost: b\r\n"], ids=["none", "two"])
+def test_a_request_that_does_not_name_one_host_is_told_so(web: WebServer, hosts: bytes) -> None:
+    head, _, body = web.exchange(b"GET /health HTTP/1.1\r\n" + hosts + b"\r\n").partition(
+        b"\r\n\r\n"
+    )
+    assert head.startswith(b"HTTP/1.1 400")
+    assert (
+        json.loads(body)["error"]["message"] == "A request of HTTP/1.1 must have one Host header."
+    )
+
+
+def test_http_1_0_has_no_need_of_a_host(web: WebServer) -> None:
+    assert web.exchange(b"GET /health HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 200")
+
+
 @pytest.mark.parametrize(
     "header", [b"X: " + b"a" * 200_000, b"X: a\r\n" * 40_000], ids=["long", "many"]
 )

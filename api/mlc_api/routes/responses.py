@@ -20,51 +20,70 @@ from mlc_llm.protocol.responses_api import DeletedResponse
 from mlc_llm.serve.responses.items import input_items, item_page
 from mlc_llm.serve.responses.store import ResponseStore
 
-JSON = "application/json"
+ONE = "/{response_id:str}"
 
 
 def response_routes(served: Served, tools: TextTools) -> list[HTTPRouteHandler]:
     """The routes over one served model and the responses that it stored."""
     store = ResponseStore()
+    return [
+        _create(served, tools, store),
+        _count_input_tokens(served, tools, store),
+        _stored(store),
+        _input_items(store),
+        _cancel(store),
+    ]
 
-    @post(["/v1/responses", "/responses"], status_code=200)
+
+def _create(served: Served, tools: TextTools, store: ResponseStore) -> HTTPRouteHandler:
+    @post(_paths(""), status_code=200)
     async def create_response(request: Request[Any, Any, Any]) -> ASGIApp:
         body = await read_body(request, served.settings.body_seconds)
         asked = await tools.respond(body, store, f"resp_{uuid4().hex}")
         return respond_to(served, asked, store)
 
-    @route(
-        ["/v1/responses/{response_id:str}", "/responses/{response_id:str}"],
-        http_method=[HttpMethod.GET, HttpMethod.DELETE],  # one handler, so that OPTIONS has both
-        status_code=200,
-        sync_to_thread=False,
-    )
+    return create_response
+
+
+def _count_input_tokens(served: Served, tools: TextTools, store: ResponseStore) -> HTTPRouteHandler:
+    @post(_paths("/input_tokens"), status_code=200)
+    async def count_input_tokens(request: Request[Any, Any, Any]) -> Response[bytes]:
+        body = await read_body(request, served.settings.body_seconds)
+        return _json(await tools.input_tokens(body, store))
+
+    return count_input_tokens
+
+
+def _stored(store: ResponseStore) -> HTTPRouteHandler:
+    methods = [HttpMethod.GET, HttpMethod.DELETE]  # one handler, so that OPTIONS has both
+
+    @route(_paths(ONE), http_method=methods, status_code=200, sync_to_thread=False)
     def stored_response(request: Request[Any, Any, Any]) -> Response[bytes]:
         response_id = request.path_params["response_id"]
         if request.method == HttpMethod.DELETE:
             store.delete(response_id)
-            gone = DeletedResponse(id=response_id, object="response", deleted=True)
-            return Response(encode_object(gone), media_type=JSON)
+            return _json(DeletedResponse(id=response_id, object="response", deleted=True))
         found = store.get(response_id).response
         if request.query_params.get("stream") == "true":
             raise BadRequest(
                 "A stored response cannot be streamed; leave `stream` out.", param="stream"
             )
-        return Response(encode_object(found), media_type=JSON)
+        return _json(found)
 
-    @get(
-        ["/v1/responses/{response_id:str}/input_items", "/responses/{response_id:str}/input_items"],
-        sync_to_thread=False,
-    )
+    return stored_response
+
+
+def _input_items(store: ResponseStore) -> HTTPRouteHandler:
+    @get(_paths(f"{ONE}/input_items"), sync_to_thread=False)
     def list_input_items(request: Request[Any, Any, Any]) -> Response[bytes]:
         items = input_items(store.get(request.path_params["response_id"]))
-        return Response(encode_object(item_page(items, request.query_params)), media_type=JSON)
+        return _json(item_page(items, request.query_params))
 
-    @post(
-        ["/v1/responses/{response_id:str}/cancel", "/responses/{response_id:str}/cancel"],
-        status_code=200,
-        sync_to_thread=False,
-    )
+    return list_input_items
+
+
+def _cancel(store: ResponseStore) -> HTTPRouteHandler:
+    @post(_paths(f"{ONE}/cancel"), status_code=200, sync_to_thread=False)
     def cancel_response(request: Request[Any, Any, Any]) -> Response[bytes]:
         store.get(request.path_params["response_id"])
         raise BadRequest(
@@ -73,15 +92,12 @@ def response_routes(served: Served, tools: TextTools) -> list[HTTPRouteHandler]:
             param="response_id",
         )
 
-    @post(["/v1/responses/input_tokens", "/responses/input_tokens"], status_code=200)
-    async def count_input_tokens(request: Request[Any, Any, Any]) -> Response[bytes]:
-        body = await read_body(request, served.settings.body_seconds)
-        return Response(encode_object(await tools.input_tokens(body, store)), media_type=JSON)
+    return cancel_response
 
-    return [
-        create_response,
-        stored_response,
-        list_input_items,
-        cancel_response,
-        count_input_tokens,
-    ]
+
+def _paths(tail: str) -> list[str]:
+    return [f"/v1/responses{tail}", f"/responses{tail}"]
+
+
+def _json(value: Any) -> Response[bytes]:
+    return Response(encode_object(value), media_type="application/json")

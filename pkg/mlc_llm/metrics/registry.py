@@ -37,6 +37,8 @@ REQUEST_SECONDS = (
 """Buckets for whole requests and their phases."""
 TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000)
 """Buckets for token counts."""
+STEP_TOKENS = (1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
+"""Buckets for the tokens of a step."""
 
 
 class Sample(NamedTuple):
@@ -108,6 +110,16 @@ class Histogram:
         """`value` was seen `times` times. A bound belongs to its bucket."""
         self._counts[bisect_left(self.buckets, value)] += times
         self._sum += value * times
+
+    def counted(self) -> tuple[list[int], float]:
+        """Observations by bucket, those above the last bound included, and their sum."""
+        return list(self._counts), self._sum
+
+    def set(self, counts: Sequence[int], total: float) -> None:
+        """What another process has `counted` in the same buckets."""
+        if len(counts) != len(self._counts):
+            raise ValueError(f"{self.name} has {len(self._counts)} buckets, not {len(counts)}")
+        self._counts, self._sum = list(counts), total
 
     def samples(self) -> Iterator[Sample]:
         """Cumulative buckets, then sum and count."""

@@ -207,3 +207,7 @@ class Stats(Struct, frozen=True, kw_only=True, gc=False):
     num_steps: int = 0
     step_seconds_total: float = 0.0
     plan_settle_seconds_total: float = 0.0
+    step_tokens: list[int] = []
+    """Steps by how many tokens they computed, in the buckets `mlc_llm.metrics.registry.STEP_TOKENS`
+    and above; empty from an engine that does not count them."""
+    step_tokens_total: int = 0

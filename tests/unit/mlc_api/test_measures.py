@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from mlc_api.measures import Measured, Measures
-from mlc_llm.errors import EngineDied
+from mlc_llm.errors import EngineDied, Overloaded
 from mlc_llm.protocol.generation import GenerationConfig
 from mlc_llm.protocol.messages import Delta, Finished, PromptToken, Stats, Submit
+
+PAGE = Path(__file__).parents[3] / "docs/openai-compatibility.md"
 
 
 class Clock:
@@ -52,6 +57,14 @@ def test_failures_and_disconnects_are_counted_by_their_own_names() -> None:
     for outcome in ("engine_died", "disconnected", "internal_error"):
         assert measures.answers.get("chat", outcome) == 1
     assert totals(measures.end_to_end) == (0.0, 0)
+    assert measures.rejections.get() == 0
+
+
+def test_a_request_that_finds_no_place_is_a_rejection() -> None:
+    measures = Measures("m")
+    Measured(measures, "chat", n=1).ended(Overloaded("full"), gone=False)
+    assert measures.answers.get("chat", "overloaded") == 1
+    assert measures.rejections.get() == 1
 
 
 def test_the_engine_s_numbers_are_taken_over() -> None:
@@ -59,6 +72,7 @@ def test_the_engine_s_numbers_are_taken_over() -> None:
     stats = Stats(
         num_running=3, kv_pages_total=8, kv_pages_free=2, kv_pages_cached=2,
         requests_finished={"stop": 5}, cached_tokens_total=32, matched_tokens_total=50,
+        step_tokens=[4, 2, *[0] * 11, 1], step_tokens_total=20_018,
     )  # fmt: skip
     measures.take(stats)
     assert measures.running.get() == 3
@@ -66,6 +80,7 @@ def test_the_engine_s_numbers_are_taken_over() -> None:
     assert (measures.prefix_hits.get(), measures.prefix_queries.get()) == (32, 50)
     assert measures.cache_config.get("16", "8") == 1
     assert measures.success.get("stop") == 5
+    assert totals(measures.step_tokens) == (20_018, 7)
 
 
 def test_a_prompt_that_is_told_is_no_token_yet() -> None:
@@ -85,3 +100,11 @@ def test_the_time_of_a_token_is_that_between_tokens() -> None:
     Measured(measures, "chat", n=2).finished([end])
     assert totals(measures.output_token) == (2.0, 1)
     assert totals(measures.inference_time) == (16.0, 2)
+
+
+def test_the_page_lists_exactly_the_names_of_vllm_that_are_served() -> None:
+    section = PAGE.read_text().split("## Metrics\n")[1].split("\n## ")[0]
+    table = [line for line in section.splitlines() if line.startswith("| ")]
+    listed = re.findall(r"`([a-z0-9_]+)`", "\n".join(table[1:]))
+    served = [m.name.removeprefix("vllm:") for m in Measures("m").registry if "vllm:" in m.name]
+    assert sorted(listed) == sorted(served), "update docs/openai-compatibility.md"

@@ -63,7 +63,10 @@ def test_choices_have_their_own_texts_and_the_prompt_is_counted_once() -> None:
         assert end.text("a", index) == bench.texts.text_of(expected(PROMPT, 5, shift=index))
     (finished,) = end.finished("a")
     assert (finished.prompt_tokens, finished.completion_tokens) == (3, 15)
-    assert bench.stats().prefill_tokens_total == 3
+    stats = bench.stats()
+    assert stats.prefill_tokens_total == 3
+    assert stats.step_tokens[:3] == [0, stats.num_steps, 0]  # the prompt's three, then three decode
+    assert stats.step_tokens_total == 3 + 3 * (stats.num_steps - 1)
 
 
 def test_an_end_token_ends_the_answer_and_shows_as_no_text() -> None:

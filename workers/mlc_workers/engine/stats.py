@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mlc_llm.metrics.registry import STEP_TOKENS, Histogram
 from mlc_llm.protocol.messages import FinishReason, Stats
 from mlc_workers.scheduler.state import State
 
@@ -26,10 +27,12 @@ class Counters:
         self.num_steps = 0
         self.step_seconds = 0.0
         self.plan_settle_seconds = 0.0
+        self.step_tokens = Histogram("step_tokens", "Tokens a step.", STEP_TOKENS)
 
     def stats(self, state: State, num_held: int = 0) -> Stats:
         """Counters, and gauges of the scheduler as it is now; held requests wait as well."""
         kv = state.kv
+        step_tokens, step_tokens_total = self.step_tokens.counted()
         return Stats(
             num_running=len(state.running),
             num_waiting=len(state.waiting) + num_held,
@@ -46,4 +49,6 @@ class Counters:
             num_steps=self.num_steps,
             step_seconds_total=self.step_seconds,
             plan_settle_seconds_total=self.plan_settle_seconds,
+            step_tokens=step_tokens,
+            step_tokens_total=int(step_tokens_total),
         )

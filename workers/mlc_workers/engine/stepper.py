@@ -168,6 +168,7 @@ class Stepper:
         counters.step_seconds += total
         counters.generation_tokens += len(step.sampled)
         counters.prefill_tokens += step.num_prefill_tokens
+        counters.step_tokens.observe(step.plan.num_tokens)
 
     def _trace(self, step: Step, times: tuple[float, ...]) -> None:
         """One set of spans for the batch, and one for each request in it."""

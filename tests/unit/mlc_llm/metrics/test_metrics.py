@@ -63,6 +63,16 @@ def test_observing_several_times_is_observing_once_each() -> None:
     assert list(one.samples()) == list(many.samples())
 
 
+def test_a_histogram_of_another_process_is_taken_over_whole() -> None:
+    theirs, ours = (Registry().histogram("h", "H.", (1, 8)) for _ in range(2))
+    for value in (1, 2, 8, 9):
+        theirs.observe(value)
+    ours.set(*theirs.counted())
+    assert list(ours.samples()) == list(theirs.samples())
+    with pytest.raises(ValueError, match="buckets"):
+        ours.set([1, 2], 3)
+
+
 SAMPLE = re.compile(
     r'[a-zA-Z_:][a-zA-Z0-9_:]*(\{([a-z_]+="([^"\\\n]|\\.)*",?)*\})? (-?[0-9.e+-]+|\+Inf)'
 )
