@@ -45,7 +45,7 @@ class SteppingEngine:
     problem: str | None = None
 
     def __init__(self, num_streams: int, num_tokens: int) -> None:
-        self._requests = LiveRequests(lambda request_id: None)
+        self._requests = LiveRequests(lambda request_id, place: None)
         self._ids: list[str] = []
         self._num_streams = num_streams
         self._num_tokens = num_tokens

@@ -16,14 +16,15 @@ The client makes all of it before the engine starts and hands the descriptors on
 engine serves any number of channels. Neither end ever blocks; both are used from one thread each.
 
 An abort never waits behind a crowd of prompts, yet it must not overtake the `Submit` that it is
-about, nor hit a later one of the same name. So `Abort.after` says how many commands the client had
-sent before it, and the engine's end hands it out right after that many (`Sequencer`). The client
-lets a command become visible only when the aborts sent before it are; the engine's end reads the
-lane of aborts after the commands; so no abort can come to light too late.
+about, nor hit a later one of the same name. So `Abort.after` says how many commands had been sent
+when that `Submit` was, itself included, and the engine's end hands it out right after that many
+(`Sequencer`). The client lets a command become visible only when the aborts sent before it are; the
+engine's end reads the lane of aborts after the commands; so no abort can come to light too late.
 """
 
 from __future__ import annotations
 
+import heapq
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, TypeVar
@@ -42,6 +43,9 @@ from mlc_llm.protocol.messages import Abort, FromEngine, Query, Shutdown, Submit
 _MAGIC = 0x31_4C_4E_48_43_43_4C_4D  # "MLCCHNL1"
 _PREAMBLE_BYTES = 64
 _ALIGNMENT = 64
+READ_BYTES = 1 << 15
+"""Of commands, or of output, that one `recv` takes, so that whoever receives gets round to its
+other work. As tokens of prompts it is more than a step computes."""
 
 Command = Submit | Query | Shutdown
 _M = TypeVar("_M")
@@ -88,7 +92,8 @@ class ClientEnd:
         self._commands = _Lane(RingWriter(parts.commands))
         self._aborts = _Lane(RingWriter(parts.aborts))
         self._output = RingReader(parts.output)
-        self._num_commands = 0
+        self.num_sent = 0
+        """Commands that were sent so far."""
 
     @property
     def handle(self) -> Handle:
@@ -102,23 +107,33 @@ class ClientEnd:
     def send(self, commands: Iterable[Command]) -> None:
         """Put commands, or queue them behind those that wait for room; wakes the engine once."""
         for command in commands:
-            self._num_commands += 1
+            self.num_sent += 1
             self._commands.put(encode(command))
         self._move()
         self._engine.notify()
 
-    def abort(self, request_id: str) -> None:
-        """Put an abort into its lane; it takes effect after every command sent before it."""
-        self._aborts.put(encode(Abort(request_id, after=self._num_commands)))
+    def abort(self, request_id: str, after: int) -> None:
+        """Put an abort into its lane. It takes effect after the first `after` commands, its
+        request's among them, as soon as it can.
+        """
+        self._aborts.put(encode(Abort(request_id, after)))
         self._move()
         self._engine.notify()
 
-    def recv(self) -> list[FromEngine]:
-        """All whole messages that have arrived, oldest first; also moves what waited for room.
+    @property
+    def has_more(self) -> bool:
+        """Whether something has arrived that `recv` did not take."""
+        return self._output.has_more
 
-        Raises ChannelBroken. Clear `wakeup` before, look after (see `mlc_llm.ipc.wakeup`).
+    def recv(self) -> list[FromEngine]:
+        """Whole messages that have arrived, oldest first; also moves what waited for room.
+
+        Where more have arrived than `READ_BYTES` hold, `wakeup` is set again for the others. Raises
+        ChannelBroken. Clear `wakeup` before, look after (see `mlc_llm.ipc.wakeup`).
         """
-        frames = _read(self._output, self._engine)
+        frames = _read(self._output, self._engine, READ_BYTES)
+        if self._output.has_more:
+            self.wakeup.notify()
         if self._commands.busy or self._aborts.busy:
             self._move()
             self._engine.notify()
@@ -163,11 +178,14 @@ class EngineEnd:
     def recv(self) -> list[ToEngine]:
         """What the client wants, in the order in which it must be obeyed. Never blocks.
 
-        Each abort stands as early as its `Submit` allows. Also moves the rest of a large output
-        frame. Raises ChannelBroken: then drop this client and its requests, and keep the others.
+        Each abort stands as early as its `Submit` allows. Where more has arrived than `READ_BYTES`
+        hold, `wakeup` is set again for the rest. Also moves the rest of a large output frame.
+        Raises ChannelBroken: then drop this client and its requests, and keep the others.
         """
         self.flush()
-        commands = _read(self._commands, self._client)
+        commands = _read(self._commands, self._client, READ_BYTES)
+        if self._commands.has_more:
+            self.wakeup.notify()
         aborts = _read(self._aborts, self._client)  # after the commands: see the module's docstring
         return self._sequencer.feed(
             [_decoded(decode_to_engine, frame) for frame in aborts],
@@ -206,18 +224,21 @@ class EngineEnd:
 
 
 class Sequencer:
-    """Puts aborts among commands: each right after the commands that were sent before it."""
+    """Puts aborts among commands: each right after as many commands as it says, or at once."""
 
     def __init__(self) -> None:
         self._num_commands = 0
-        self._held: deque[Abort] = deque()
+        self._num_aborts = 0
+        self._held: list[tuple[int, int, Abort]] = []
+        """A heap: those that wait for the fewest commands first, then those that came first."""
 
     def feed(self, aborts: list[ToEngine], commands: list[ToEngine]) -> list[ToEngine]:
         """The messages to obey now. An abort whose command is still on its way is held."""
         for abort in aborts:
             if not isinstance(abort, Abort):
                 raise ChannelBroken(f"A {type(abort).__name__} came down the lane of aborts.")
-            self._held.append(abort)
+            self._num_aborts += 1
+            heapq.heappush(self._held, (abort.after, self._num_aborts, abort))
         due: list[ToEngine] = []
         self._release(due)
         for command in commands:
@@ -227,8 +248,8 @@ class Sequencer:
         return due
 
     def _release(self, due: list[ToEngine]) -> None:
-        while self._held and self._held[0].after <= self._num_commands:
-            due.append(self._held.popleft())
+        while self._held and self._held[0][0] <= self._num_commands:
+            due.append(heapq.heappop(self._held)[2])
 
 
 class _Lane:
@@ -295,9 +316,9 @@ def _read_preamble(view: memoryview) -> Capacities:
     raise ChannelBroken("The memory that the engine was handed is not a channel of this version.")
 
 
-def _read(ring: RingReader, peer: Wakeup) -> list[bytes]:
+def _read(ring: RingReader, peer: Wakeup, most: int | None = None) -> list[bytes]:
     try:
-        frames = ring.read()
+        frames = ring.read(most)
     except CorruptRing as error:
         raise ChannelBroken(error.message) from error
     if ring.space_wanted():

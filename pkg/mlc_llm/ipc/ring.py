@@ -139,10 +139,18 @@ class RingReader:
         self._splitter = FrameSplitter()
         self._fence = Fence()
 
-    def read(self) -> list[bytes]:
-        """All frames that are complete by now, oldest first; raises CorruptRing."""
-        chunk = self._take()
+    def read(self, most: int | None = None) -> list[bytes]:
+        """Frames that are complete by now, oldest first; raises CorruptRing.
+
+        All of them, or those that end within the next `most` bytes.
+        """
+        chunk = self._take(most)
         return self._splitter.feed(chunk) if chunk else []
+
+    @property
+    def has_more(self) -> bool:
+        """Whether bytes lie in the ring that were not read yet."""
+        return self._words[_HEAD] != self._tail
 
     def space_wanted(self) -> bool:
         """Whether the writer asked to be told of free space; ask after each `read`."""
@@ -152,11 +160,13 @@ class RingReader:
         self._words[_WANTED] = 0
         return True
 
-    def _take(self) -> bytes:
+    def _take(self, most: int | None) -> bytes:
         capacity = len(self._data)
         count = self._words[_HEAD] - self._tail
         if not 0 <= count <= capacity:
             raise CorruptRing(f"A ring of {capacity} bytes claims to hold {count}.")
+        if most is not None:
+            count = min(count, most)
         if count == 0:
             return b""
         if not _STORES_KEEP_ORDER:

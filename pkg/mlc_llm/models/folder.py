@@ -20,14 +20,10 @@ from mlc_llm.models.document import (
 )
 from mlc_llm.models.mlc import Pooling
 from mlc_llm.models.quantized import quantized
+from mlc_llm.protocol.ranges import MAX_MODEL_STOPS
 
 MANIFEST_NAMES = ("tensor-cache.json", "ndarray-cache.json")
 """What lists the weight shards of an MLC folder: today's name, and the one before 2025-09."""
-
-
-MAX_STOPS = 100
-"""Token ids, and strings, that a model may end answers with; a request adds its own to them."""
-
 
 TOOL_USE = "tool_use"
 """Hugging Face's name of a model's template for requests with tools."""
@@ -90,7 +86,7 @@ class _Stops(Struct, frozen=True):
     """The part of a conversation template that is about the end of an answer."""
 
     stop_token_ids: list[int] | None = None
-    stop_str: Annotated[list[str], Meta(max_length=MAX_STOPS)] | None = None
+    stop_str: Annotated[list[str], Meta(max_length=MAX_MODEL_STOPS)] | None = None
 
 
 class _NamedTemplate(Struct, frozen=True):
@@ -257,10 +253,10 @@ def _token_ids(ids: huggingface.TokenIds, architecture: Architecture) -> tuple[i
 def _ends(path: Path, ids: huggingface.TokenIds, architecture: Architecture) -> tuple[int, ...]:
     """Token ids that end an answer; raises `BadModel` when they are too many for any request."""
     found = _token_ids(ids, architecture)
-    if len(found) > MAX_STOPS:
+    if len(found) > MAX_MODEL_STOPS:
         raise BadModel(
             f"{path}: eos_token_id and stop_token_ids name {len(found)} tokens; "
-            f"at most {MAX_STOPS} may end an answer"
+            f"at most {MAX_MODEL_STOPS} may end an answer"
         )
     return found
 

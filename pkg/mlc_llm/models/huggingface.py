@@ -10,6 +10,7 @@ from msgspec import Meta, Struct
 from mlc_llm.errors import BadModel
 from mlc_llm.models.architecture import Architecture
 from mlc_llm.models.registry import family
+from mlc_llm.protocol.ranges import MAX_INTEGER, recommended
 
 TokenIds = int | list[int] | None
 
@@ -19,12 +20,12 @@ class GenerationConfig(Struct, frozen=True, kw_only=True):
 
     bos_token_id: TokenIds = None
     eos_token_id: TokenIds = None
-    temperature: Annotated[float, Meta(ge=0, le=100)] | None = None
-    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    temperature: Annotated[float, recommended("temperature")] | None = None
+    top_p: Annotated[float, recommended("top_p")] | None = None
     top_k: int | None = None
-    min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
-    repetition_penalty: Annotated[float, Meta(ge=0.01, le=100)] | None = None
-    max_new_tokens: Annotated[int, Meta(ge=1, le=(1 << 63) - 1)] | None = None
+    min_p: Annotated[float, recommended("min_p")] | None = None
+    repetition_penalty: Annotated[float, recommended("repetition_penalty")] | None = None
+    max_new_tokens: Annotated[int, Meta(ge=1, le=MAX_INTEGER)] | None = None
 
 
 class TokenConfig(Struct, frozen=True, kw_only=True):

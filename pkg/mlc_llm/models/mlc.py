@@ -15,6 +15,7 @@ from mlc_llm.models import huggingface
 from mlc_llm.models.architecture import Architecture
 from mlc_llm.models.document import convert
 from mlc_llm.models.huggingface import TokenIds
+from mlc_llm.protocol.ranges import recommended
 
 Pooling = Literal["last", "mean", "cls"]
 """Which hidden states become an embedding: the last token's, the mean of all, the first token's."""
@@ -50,11 +51,11 @@ class ChatConfig(Struct, frozen=True, kw_only=True):
     context_window_size: Window | None = None
     sliding_window_size: Window | None = None
     prefill_chunk_size: Window | None = None
-    temperature: Annotated[float, Meta(ge=0, le=100)] | None = None
-    presence_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
-    frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
-    repetition_penalty: Annotated[float, Meta(ge=0.01, le=100)] | None = None
-    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    temperature: Annotated[float, recommended("temperature")] | None = None
+    presence_penalty: Annotated[float, recommended("presence_penalty")] | None = None
+    frequency_penalty: Annotated[float, recommended("frequency_penalty")] | None = None
+    repetition_penalty: Annotated[float, recommended("repetition_penalty")] | None = None
+    top_p: Annotated[float, recommended("top_p")] | None = None
     conv_template: dict[str, Any] | str | None = None
     bos_token_id: TokenIds = None
     eos_token_id: TokenIds = None

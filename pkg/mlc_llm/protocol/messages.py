@@ -41,7 +41,7 @@ class Abort(Struct, frozen=True, tag=True, array_like=True, gc=False):
 
     request_id: str
     after: int = 0
-    """Commands that the client had sent before it; `mlc_llm.ipc.channel` writes and obeys it."""
+    """Commands that were sent up to the request's own; `mlc_llm.ipc.channel` obeys it."""
 
 
 class Query(Struct, frozen=True, tag=True, array_like=True, gc=False):

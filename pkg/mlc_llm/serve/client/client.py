@@ -141,7 +141,9 @@ class EngineClient:
                 raise PromptTooLong(
                     f"A prompt may have at most {MAX_PROMPT_BYTES // 4} tokens: shorten it."
                 )
-        stream = self._requests.open([submit.request_id for submit in submits])
+        stream = self._requests.open(
+            [submit.request_id for submit in submits], place=link.num_sent + len(submits)
+        )
         link.send(submits)
         return stream
 
@@ -286,9 +288,9 @@ class EngineClient:
             if not query.done():
                 query.set_exception(error)
 
-    def _send_abort(self, request_id: str) -> None:
+    def _send_abort(self, request_id: str, place: int) -> None:
         if self._link is not None:
-            self._link.abort(request_id)
+            self._link.abort(request_id, after=place)
 
     def _require_engine(self) -> EngineLink:
         if self._state is not EngineState.READY or self._link is None:

@@ -22,6 +22,8 @@ from mlc_llm.protocol.spec import EngineSpec
 
 _STDERR = 2
 _LAST_WORDS_BYTES = 4096
+_PIPE_BYTES = 1 << 16
+"""What a pipe holds, so that one reading finds all that a dead engine wrote."""
 _REAP_EVERY_S = 0.02
 _REAP_ATTEMPTS = 60
 """About a second for the kernel, or a driver in it, to finish what dies; then kill it again."""
@@ -94,17 +96,22 @@ class EngineLink:
         lines = self._last_words.decode(errors="replace").strip().splitlines()
         return f"{how}; its last line was: {lines[-1].strip(' .')}" if lines else how
 
+    @property
+    def num_sent(self) -> int:
+        """Commands that were sent so far."""
+        return self._end.num_sent
+
     def send(self, commands: Iterable[Command]) -> None:
         """Send commands, or keep them until there is room; a gone engine gets none."""
         if not self._gone:
             with self._guarded():
                 self._end.send(commands)
 
-    def abort(self, request_id: str) -> None:
-        """Send an abort; a gone engine gets none."""
+    def abort(self, request_id: str, after: int) -> None:
+        """Send an abort (see `ClientEnd.abort`); a gone engine gets none."""
         if not self._gone:
             with self._guarded():
-                self._end.abort(request_id)
+                self._end.abort(request_id, after)
 
     def kill(self) -> None:
         """End the process now; `on_gone` follows when it has died."""
@@ -144,17 +151,20 @@ class EngineLink:
                 self._on_message(message)
 
     def _copy_stderr(self) -> None:
-        """Pass on what the engine wrote and keep the end of it."""
+        """Pass on what the engine wrote and keep the end of it. What is left wakes us again."""
         with contextlib.suppress(BlockingIOError):
-            while text := os.read(self._child.stderr, 65536):
-                self._last_words = (self._last_words + text)[-_LAST_WORDS_BYTES:]
-                with contextlib.suppress(OSError):
-                    os.write(_STDERR, text)
-            self._loop.remove_reader(self._child.stderr)
+            text = os.read(self._child.stderr, _PIPE_BYTES)
+            if not text:
+                self._loop.remove_reader(self._child.stderr)
+            self._last_words = (self._last_words + text)[-_LAST_WORDS_BYTES:]
+            with contextlib.suppress(OSError):
+                os.write(_STDERR, text)
 
     def _lost(self) -> None:
         """The lifeline has ended: read the last messages, then say so."""
         self._wake()
+        if self._fault is None and self._end.has_more:
+            return  # a lifeline that has ended wakes us again
         self._copy_stderr()
         self._gone = True
         for fd in (self._end.wakeup.fileno(), self._child.stderr, self._child.lifeline.fileno()):

@@ -17,16 +17,21 @@ from mlc_llm.serve.client.stream import Stream
 class LiveRequests:
     """Request ids, streams, and who was aborted already."""
 
-    def __init__(self, send_abort: Callable[[str], None]) -> None:
+    def __init__(self, send_abort: Callable[[str, int], None]) -> None:
+        """`send_abort` is given a request's id and its place among what the engine was sent."""
         self._send_abort = send_abort
         self._streams: dict[str, Stream | None] = {}
+        self._places: dict[str, int] = {}
         self._aborted: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._streams)
 
-    def open(self, request_ids: Sequence[str]) -> Stream:
-        """One stream for these requests, all or none; raises DuplicateRequest."""
+    def open(self, request_ids: Sequence[str], place: int = 0) -> Stream:
+        """One stream for these requests, all or none; raises DuplicateRequest.
+
+        `place`: how many commands have been sent when they have.
+        """
         seen: set[str] = set()
         for request_id in request_ids:
             if request_id in self._streams or request_id in seen:
@@ -36,13 +41,14 @@ class LiveRequests:
             seen.add(request_id)
         stream = Stream(request_ids, self._give_up)
         self._streams.update(dict.fromkeys(request_ids, stream))
+        self._places.update(dict.fromkeys(request_ids, place))
         return stream
 
     def abort(self, request_id: str) -> None:
         """Abort it once, if it lives."""
         if request_id in self._streams and request_id not in self._aborted:
             self._aborted.add(request_id)
-            self._send_abort(request_id)
+            self._send_abort(request_id, self._places[request_id])
 
     def dispatch(self, output: StepOutput) -> None:
         """Give every stream its part of one frame, in one piece."""
@@ -67,6 +73,7 @@ class LiveRequests:
         """The engine will say nothing more."""
         streams = self._streams
         self._streams = {}
+        self._places.clear()
         self._aborted.clear()
         for request_id, stream in streams.items():
             if stream is not None:
@@ -74,6 +81,7 @@ class LiveRequests:
 
     def _forget(self, request_id: str) -> Stream | None:
         self._aborted.discard(request_id)
+        self._places.pop(request_id, None)
         return self._streams.pop(request_id, None)
 
     def _give_up(self, request_ids: Iterable[str]) -> None:

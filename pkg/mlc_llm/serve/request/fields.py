@@ -9,10 +9,9 @@ from collections.abc import Mapping, Sequence
 
 from mlc_llm.conversation_template.prompt import RenderOptions
 from mlc_llm.errors import BadRequest
+from mlc_llm.protocol.ranges import MAX_CHOICES, MAX_INTEGER
 from mlc_llm.protocol.requests import ChatCompletionRequest, CompletionRequest
 
-MAX_BEST_OF = 128
-MAX_INTEGER = (1 << 63) - 1
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 """OpenAI's words for how much to think."""
 RESERVED_VARIABLES = frozenset({"messages", "tools", "documents", "add_generation_prompt"})
@@ -96,8 +95,8 @@ def num_candidates(request: ChatCompletionRequest | CompletionRequest) -> int:
     n = 1 if request.n is None else request.n
     if isinstance(request, ChatCompletionRequest) or request.best_of is None:
         return n
-    if not n <= request.best_of <= MAX_BEST_OF:
-        reason = f"`best_of` must be at least `n`, which is {n} here, and at most {MAX_BEST_OF}."
+    if not n <= request.best_of <= MAX_CHOICES:
+        reason = f"`best_of` must be at least `n`, which is {n} here, and at most {MAX_CHOICES}."
         raise BadRequest(reason, param="best_of")
     if request.stream and request.best_of > n:
         reason = "`best_of` above `n` cannot be streamed: all choices must be known first."

@@ -11,10 +11,10 @@ from collections.abc import Callable
 
 from mlc_llm.errors import BadRequest
 from mlc_llm.protocol.messages import Ready
+from mlc_llm.protocol.ranges import MAX_BAD_WORDS
 from mlc_llm.protocol.sampling_fields import SamplingFields
 from mlc_llm.tokenizers.tokenizer import check_text
 
-MAX_BAD_WORDS = 128
 MAX_BAD_WORD_CHARACTERS = 1000
 MAX_BAD_WORD_TOKENS = 1024
 """Of all words together."""

@@ -1,19 +1,28 @@
 """What a request may ask for, and the complete `GenerationConfig` of one that passes.
 
-Pure. Ranges are OpenAI's, widened where MLC LLM's clients send more. What this version cannot do is
-refused by name, never ignored, unless ignoring it changes nothing.
+Pure. Ranges (`protocol.ranges`) are OpenAI's, widened where MLC LLM's clients send more. What this
+version cannot do is refused by name, never ignored, unless ignoring it changes nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from mlc_llm.errors import BadRequest
 from mlc_llm.grammar.asked import grammar_of
 from mlc_llm.models.folder import GenerationDefaults
 from mlc_llm.protocol.generation import GenerationConfig
 from mlc_llm.protocol.messages import Ready
+from mlc_llm.protocol.ranges import (
+    MAX_BIAS,
+    MAX_BIASED_TOKENS,
+    MAX_INTEGER,
+    MAX_STOP_STRINGS,
+    MAX_STOP_TOKENS,
+    MAX_TOP_LOGPROBS,
+    VALUES,
+)
 from mlc_llm.protocol.requests import (
     ChatCompletionRequest,
     CompletionRequest,
@@ -28,48 +37,9 @@ from mlc_llm.serve.request.fields import (
 from mlc_llm.serve.request.history import check_history
 from mlc_llm.serve.request.restrict import Encode, allowed_tokens, bad_words
 
-MAX_CHOICES = 128
-MAX_LOGIT_BIAS = 1024
-MAX_TOP_LOGPROBS = 20
-MAX_STOP_STRINGS = 16
 MAX_STOP_CHARACTERS = 1000
-MAX_STOP_TOKENS = 128
-MAX_INTEGER = (1 << 63) - 1
 
 Value = TypeVar("Value")
-
-
-class Range(NamedTuple):
-    """Numbers from `low` to `high`, without `low` itself when `above`."""
-
-    low: float
-    high: float
-    above: bool = False
-
-    def __contains__(self, value: object) -> bool:
-        if not isinstance(value, int | float):
-            return False
-        return self.low <= value <= self.high and not (self.above and value == self.low)
-
-    def __str__(self) -> str:
-        low = f"above {self.low:g}" if self.above else f"at least {self.low:g}"
-        return low if self.high >= MAX_INTEGER else f"{low} and at most {self.high:g}"
-
-
-RANGES = {
-    "temperature": Range(0, 2),
-    "top_p": Range(0, 1, above=True),
-    "min_p": Range(0, 1),
-    "frequency_penalty": Range(-2, 2),
-    "presence_penalty": Range(-2, 2),
-    "repetition_penalty": Range(0.01, 100),
-    "top_k": Range(-1, MAX_INTEGER),
-    "n": Range(1, MAX_CHOICES),
-    "min_tokens": Range(0, MAX_INTEGER),
-    "top_logprobs": Range(0, MAX_TOP_LOGPROBS),
-    "prompt_logprobs": Range(0, MAX_TOP_LOGPROBS),
-}
-"""Fields whose value must lie in a range whenever it is given."""
 
 
 def check_chat(request: ChatCompletionRequest) -> None:
@@ -137,9 +107,9 @@ def generation_config(
 
 
 def _check_ranges(request: GenerationFields) -> None:
-    for field, allowed in RANGES.items():
+    for field, (_, allowed) in VALUES.items():
         value = getattr(request, field)
-        if value is not None and value not in allowed:
+        if allowed is not None and value is not None and value not in allowed:
             raise BadRequest(f"`{field}` must be {allowed}.", param=field)
 
 
@@ -222,13 +192,14 @@ def _prompt_logprobs(request: GenerationFields, wanted: int | None) -> int | Non
 
 def _logit_bias(request: GenerationFields, ready: Ready) -> dict[int, float]:
     bias = request.logit_bias or {}
-    if len(bias) > MAX_LOGIT_BIAS:
-        reason = f"`logit_bias` must have at most {MAX_LOGIT_BIAS} entries."
+    if len(bias) > MAX_BIASED_TOKENS:
+        reason = f"`logit_bias` must have at most {MAX_BIASED_TOKENS} entries."
         raise BadRequest(reason, param="logit_bias")
     for token, value in bias.items():
         check_token(token, ready, "logit_bias")
-        if not -100 <= value <= 100:
-            raise BadRequest("`logit_bias` must be from -100 to 100.", param="logit_bias")
+        if not -MAX_BIAS <= value <= MAX_BIAS:
+            reason = f"`logit_bias` must be from -{MAX_BIAS} to {MAX_BIAS}."
+            raise BadRequest(reason, param="logit_bias")
     return bias
 
 

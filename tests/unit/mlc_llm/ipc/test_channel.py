@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from unittest import mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlc_llm.ipc import channel
 from mlc_llm.ipc.channel import (
+    READ_BYTES,
     Capacities,
     ChannelBroken,
     ClientEnd,
@@ -63,16 +66,16 @@ def woken(wakeup_of: ClientEnd | EngineEnd) -> bool:
 def test_an_abort_does_not_overtake_the_submit_it_is_about(join: Join) -> None:
     client, engine = join(Capacities())
     client.send([submit("a"), submit("b")])
-    client.abort("a")
+    client.abort("a", after=1)
     client.send([submit("c")])
-    assert names(engine.recv()) == ["Submit a", "Submit b", "Abort a", "Submit c"]
+    assert names(engine.recv()) == ["Submit a", "Abort a", "Submit b", "Submit c"]
 
 
 def test_an_abort_never_hits_a_later_request_of_the_same_name(join: Join) -> None:
     client, engine = join(Capacities())
     client.send([submit("a")])
     assert names(engine.recv()) == ["Submit a"]
-    client.abort("a")
+    client.abort("a", after=1)
     client.send([submit("a")])
     assert names(engine.recv()) == ["Abort a", "Submit a"]
 
@@ -80,7 +83,7 @@ def test_an_abort_never_hits_a_later_request_of_the_same_name(join: Join) -> Non
 def test_an_abort_waits_for_a_submit_that_is_still_on_its_way(join: Join) -> None:
     client, engine = join(Capacities(commands=64))
     client.send([submit("a", num_tokens=100)])
-    client.abort("a")
+    client.abort("a", after=1)
     assert engine.recv() == []
     arrived: list[ToEngine] = []
     while len(arrived) < 2:
@@ -95,7 +98,7 @@ def test_a_submit_does_not_overtake_the_aborts_before_it_when_their_lane_is_full
 ) -> None:
     client, engine = join(Capacities(aborts=16))
     for number in range(3):
-        client.abort(f"{number}")
+        client.abort(f"{number}", after=0)
     client.send([submit("2")])
     heard: list[str] = []
     while woken(client) | woken(engine):
@@ -105,32 +108,76 @@ def test_a_submit_does_not_overtake_the_aborts_before_it_when_their_lane_is_full
 
 
 @given(
-    script=st.lists(st.sampled_from(["submit", "abort", "recv"]), max_size=60),
+    script=st.lists(st.sampled_from(["submit a", "submit b", "abort a", "abort b", "recv"])),
     prompt_tokens=st.integers(1, 40),
+    read_bytes=st.sampled_from([1, 16, READ_BYTES]),
 )
-def test_the_engine_hears_everything_in_the_order_it_was_said(
-    script: list[str], prompt_tokens: int
+def test_the_engine_hears_everything_and_each_abort_between_its_submit_and_the_next(
+    script: list[str], prompt_tokens: int, read_bytes: int
 ) -> None:
+    with mock.patch.object(channel, "READ_BYTES", read_bytes):
+        said, heard = conversation(script, prompt_tokens)
+    for name in "ab":
+        of_name = [word for word in said if word.endswith(name)]
+        assert [word for word in heard if word.endswith(name)] == of_name
+    submits = [word for word in said if word.startswith("Submit")]
+    assert [word for word in heard if word.startswith("Submit")] == submits
+
+
+def conversation(script: list[str], prompt_tokens: int) -> tuple[list[str], list[str]]:
+    """What was said and what was heard; an abort that has no `Submit` is not said."""
     client = ClientEnd(Capacities(commands=64, aborts=16))
     handle = client.handle
     copies = [os.dup(fd) for fd in (handle.memory, handle.to_engine[0], handle.to_client[0])]
     engine = EngineEnd(Handle(copies[0], (copies[1],) * 2, (copies[2],) * 2))
     said, heard = list[str](), list[str]()
-    for number, act in enumerate(script):
-        if act == "submit":
-            client.send([submit(f"{number}", prompt_tokens)])
-            said.append(f"Submit {number}")
-        elif act == "abort":
-            client.abort(f"{number}")
-            said.append(f"Abort {number}")
-        else:
+    places: dict[str, int] = {}
+    for act in script:
+        verb, _, name = act.partition(" ")
+        if verb == "submit":
+            client.send([submit(name, prompt_tokens)])
+            places[name] = client.num_sent
+            said.append(f"Submit {name}")
+        elif verb == "abort" and name in places:
+            client.abort(name, places.pop(name))
+            said.append(f"Abort {name}")
+        elif verb == "recv":
             heard += names(engine.recv())
     while woken(client) | woken(engine):
         heard += names(engine.recv())
         client.recv()
     client.close()
     engine.close()
-    assert heard == said
+    return said, heard
+
+
+def test_a_crowd_of_prompts_is_heard_in_pieces_and_an_abort_before_it(join: Join) -> None:
+    client, engine = join(Capacities())
+    client.send([submit("runs")])
+    assert names(engine.recv()) == ["Submit runs"]
+    client.send([submit(f"{number}", 1000) for number in range(100)])
+    client.abort("99", after=client.num_sent)
+    client.abort("runs", after=1)
+    assert woken(engine)
+    pieces = [names(engine.recv())]
+    while woken(engine):
+        pieces.append(names(engine.recv()))
+    assert max(map(len, pieces)) <= READ_BYTES // 4000 + 1
+    heard = [name for piece in pieces for name in piece]
+    assert heard == ["Abort runs", *(f"Submit {number}" for number in range(100)), "Abort 99"]
+
+
+def test_much_output_is_taken_in_pieces_each_of_which_wakes_for_the_next(join: Join) -> None:
+    client, engine = join(Capacities())
+    output = StepOutput([Delta("r", 0, "x" * 1000, 1)])
+    for _ in range(100):
+        assert engine.send(output)
+    taken: list[int] = []
+    while woken(client):
+        taken.append(len(client.recv()))
+    assert sum(taken) == 100
+    assert max(taken) <= READ_BYTES // 1000 + 1
+    assert not client.has_more
 
 
 def test_output_that_finds_no_room_is_refused_and_room_is_signalled(join: Join) -> None:

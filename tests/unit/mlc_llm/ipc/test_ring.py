@@ -25,9 +25,10 @@ def ring(capacity: int) -> tuple[RingWriter, RingReader, memoryview]:
     capacity=st.integers(1, 64),
     frames=st.lists(st.binary(min_size=1, max_size=200), max_size=30),
     moves=st.lists(st.sampled_from("wwwrf"), max_size=200),
+    most=st.none() | st.integers(1, 64),
 )
 def test_any_frames_arrive_in_order_whatever_the_interleaving(
-    capacity: int, frames: list[bytes], moves: list[str]
+    capacity: int, frames: list[bytes], moves: list[str], most: int | None
 ) -> None:
     writer, reader, _ = ring(capacity)
     waiting, arrived = list(frames), list[bytes]()
@@ -37,14 +38,25 @@ def test_any_frames_arrive_in_order_whatever_the_interleaving(
         elif move == "f":
             writer.flush()
         elif move == "r":
-            arrived += reader.read()
+            arrived += reader.read(most)
     while len(arrived) < len(frames):
         if waiting and writer.try_write(waiting[0]):
             waiting.pop(0)
         writer.flush()
-        arrived += reader.read()
+        arrived += reader.read(most)
     assert arrived == frames
     assert not writer.pending
+    assert not reader.has_more
+
+
+def test_a_reader_takes_no_more_than_it_wants_and_knows_of_the_rest() -> None:
+    writer, reader, _ = ring(64)
+    for _ in range(6):
+        assert writer.try_write(b"frame")
+    assert reader.read(2 * 9) == [b"frame"] * 2
+    assert reader.has_more
+    assert reader.read() == [b"frame"] * 4
+    assert not reader.has_more
 
 
 @given(

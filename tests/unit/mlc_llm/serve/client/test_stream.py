@@ -27,7 +27,7 @@ class Book(LiveRequests):
 
     def __init__(self) -> None:
         self.aborts: list[str] = []
-        super().__init__(self.aborts.append)
+        super().__init__(lambda request_id, place: self.aborts.append(request_id))
 
 
 def said(request_id: str, text: str = "x", index: int = 0) -> Delta:
@@ -119,6 +119,15 @@ def test_a_call_with_one_bad_id_opens_nothing() -> None:
     with pytest.raises(DuplicateRequest):
         book.open(["a", "b", "a"])
     assert len(book) == 0
+
+
+async def test_an_abort_says_which_commands_it_comes_after() -> None:
+    sent: list[tuple[str, int]] = []
+    book = LiveRequests(lambda request_id, place: sent.append((request_id, place)))
+    book.open(["a", "b"], place=2)
+    book.open(["c"], place=3).close()
+    book.abort("b")
+    assert sent == [("c", 3), ("b", 2)]
 
 
 async def test_an_aborted_request_can_be_aborted_again_under_its_next_life() -> None:

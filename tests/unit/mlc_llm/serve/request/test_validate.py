@@ -10,15 +10,9 @@ from mlc_llm.errors import BadRequest
 from mlc_llm.models.folder import GenerationDefaults
 from mlc_llm.protocol.generation import GenerationConfig
 from mlc_llm.protocol.messages import PROTOCOL_VERSION, Ready
+from mlc_llm.protocol.ranges import MAX_BIASED_TOKENS, MAX_STOP_STRINGS, MAX_STOP_TOKENS, VALUES
 from mlc_llm.protocol.requests import ChatCompletionRequest, CompletionRequest, from_arguments
-from mlc_llm.serve.request.validate import (
-    MAX_LOGIT_BIAS,
-    MAX_STOP_STRINGS,
-    MAX_STOP_TOKENS,
-    RANGES,
-    check_chat,
-    generation_config,
-)
+from mlc_llm.serve.request.validate import check_chat, generation_config
 from mlc_workers.sampling.limits import check_generation
 
 READY = Ready(PROTOCOL_VERSION, 1, 512, 4, 4096, 256, 128)
@@ -165,16 +159,19 @@ def test_best_of_may_equal_n() -> None:
     assert complete(best_of=2, n=2).n == 2
 
 
+ASKED = {field: asked for field, (_, asked) in VALUES.items() if asked is not None}
+
+
 def edges(field: str) -> list[float]:
     """Both ends of a field's range, what lies just beyond, and the middle."""
-    allowed = RANGES[field]
+    allowed = ASKED[field]
     low, high = allowed.low, min(allowed.high, 1e6)
     if field in ("top_k", "n", "min_tokens", "top_logprobs", "prompt_logprobs"):
         return [int(low) - 1, int(low), int(low + high) // 2, int(high), int(high) + 1]
     return [low - 1e-9, low, low + 1e-9, (low + high) / 2, high, high + 1e-9]
 
 
-@pytest.mark.parametrize("field", RANGES)
+@pytest.mark.parametrize("field", ASKED)
 def test_what_passes_here_passes_in_the_engine(field: str) -> None:
     passed = 0
     for value in edges(field):
@@ -192,6 +189,6 @@ def test_the_longest_lists_that_pass_here_pass_in_the_engine() -> None:
     config = chat(
         stop=[f"s{i}" for i in range(MAX_STOP_STRINGS)],
         stop_token_ids=list(range(MAX_STOP_TOKENS)),
-        logit_bias={str(i): 100 for i in range(min(MAX_LOGIT_BIAS, READY.vocab_size))},
+        logit_bias={str(i): 100 for i in range(min(MAX_BIASED_TOKENS, READY.vocab_size))},
     )
     assert check_generation(config, READY.vocab_size) is None
