@@ -6,6 +6,7 @@ format called `triggered_tags`, as far as its tags hold JSON schemas. Pure.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -82,6 +83,18 @@ def tags_grammar(given: Any, param: str) -> Grammar | None:
     except (msgspec.MsgspecError, RecursionError) as error:
         raise BadRequest(f"`{param}` is not a structural tag: {error}.", param=param) from error
     return Grammar("structural_tag", msgspec.json.encode(tags).decode(), param)
+
+
+def tokens_of_marks(grammar: Grammar | None, special_tokens: Mapping[str, int]) -> tuple[int, ...]:
+    """The special tokens that stand in triggers, beginnings and ends of a structural tag.
+
+    Who asks for such a mark wants to find it in the text, where special tokens do not show.
+    """
+    if grammar is None or grammar.kind != "structural_tag":
+        return ()
+    tags = msgspec.json.decode(grammar.text, type=Tags)
+    marks = {*tags.triggers, *(mark for tag in tags.tags for mark in (tag.begin, tag.end))}
+    return tuple(i for name, i in special_tokens.items() if any(name in mark for mark in marks))
 
 
 def check_tags(tags: Tags, param: str) -> None:

@@ -108,7 +108,8 @@ async def prepare_chat(
     generation = _generation(request, model, ready)
     ids, prompt_end = await _chat_prompt(request, uses, model, ready)
     check_fit(ids, ready, "messages")
-    held = held_to(request, model.formats, uses, prompt_end, model.tokenizer, generation.grammar)
+    content, shown = generation.grammar, generation.shown_tokens
+    held = held_to(request, model.formats, uses, prompt_end, model.tokenizer, content, shown)
     generation = with_held(generation, held)
     prepared = _prepared(request, model, request_id, generation, [ids], (), with_extra=with_extra)
     return replace(prepared, answer=replace(prepared.answer, reading=held.reading))

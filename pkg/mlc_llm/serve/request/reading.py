@@ -92,8 +92,10 @@ def held_to(
     prompt_end: str,
     tokens: Tokens,
     content: Grammar | None = None,
+    shown_tokens: Sequence[int] = (),
 ) -> Held:
-    """`prompt_end`: the last characters of the prompt; `content`: what texts must match.
+    """`prompt_end`: the last characters of the prompt; `content`: what texts must match;
+    `shown_tokens`: special tokens that users see.
 
     Raises BadRequest for schemas that cannot be used.
     """
@@ -106,9 +108,10 @@ def held_to(
         return Held()
     callable_ = uses.callable if uses is not None else ()
     markers = _special(form, thoughts, tokens.special_tokens)
+    hidden = [name for name, token_id in markers.items() if token_id not in shown_tokens]
     reading = Reading(
         open=partial(open_reader, callable_, form, thoughts, is_inside),
-        markers=() if request.skip_special_tokens is False else tuple(markers),
+        markers=() if request.skip_special_tokens is False else tuple(hidden),
         parallel=uses is None or uses.parallel,
         with_reasoning=request.include_reasoning is not False,
         arguments=formats.arguments,
@@ -132,7 +135,7 @@ def with_held(generation: GenerationConfig, held: Held) -> GenerationConfig:
     return replace(
         generation,
         grammar=held.grammar or generation.grammar,
-        shown_tokens=held.shown_tokens,
+        shown_tokens=tuple(dict.fromkeys((*held.shown_tokens, *generation.shown_tokens))),
     )
 
 

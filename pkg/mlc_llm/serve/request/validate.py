@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from mlc_llm.errors import BadRequest
 from mlc_llm.grammar.asked import grammar_of
+from mlc_llm.grammar.tags import tokens_of_marks
 from mlc_llm.models.folder import GenerationDefaults
 from mlc_llm.protocol.generation import GenerationConfig
 from mlc_llm.protocol.messages import Ready
@@ -78,6 +79,8 @@ def generation_config(
     stops = _stop_strings(request)
     named = [special_tokens[stop] for stop in stops if special_tokens and stop in special_tokens]
     wanted = _logprobs(request)
+    grammar = grammar_of(request)
+    hides = request.skip_special_tokens is True
     return GenerationConfig(
         max_tokens=max_tokens,
         n=num_candidates(request),
@@ -102,7 +105,8 @@ def generation_config(
         keep_stop_str=bool(request.include_stop_str_in_output),
         prompt_logprobs=_prompt_logprobs(request, wanted),
         show_special_tokens=request.skip_special_tokens is False,
-        grammar=grammar_of(request),
+        grammar=grammar,
+        shown_tokens=() if hides else tokens_of_marks(grammar, special_tokens or {}),
     )
 
 

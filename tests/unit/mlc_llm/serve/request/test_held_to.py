@@ -100,6 +100,29 @@ def test_special_tokens_that_mark_calls_are_shown_to_the_reader_alone(tmp_path: 
     assert whole.answer.reading.markers == ()
 
 
+TAG = {
+    "type": "structural_tag",
+    "structures": [{"begin": "<tool_call>", "schema": {}, "end": "</tool_call>"}],
+    "triggers": ["<tool_call>"],
+}
+
+
+def test_special_tokens_that_mark_a_structural_tag_are_shown_to_who_asked(tmp_path: Path) -> None:
+    model = a_model(tmp_path / "m", TOOLS, "<tool_call>", "</tool_call>", "<other>")
+    shown = [model.tokenizer.special_tokens[name] for name in ("<tool_call>", "</tool_call>")]
+    assert chat(model, response_format=TAG).submits[0].generation.shown_tokens == tuple(shown)
+    with_tools = chat(model, response_format=TAG, tools=[tool()])
+    assert with_tools.submits[0].generation.shown_tokens == tuple(shown)
+    assert with_tools.answer.reading is not None
+    assert with_tools.answer.reading.markers == ()
+    hidden = chat(model, response_format=TAG, skip_special_tokens=True)
+    assert hidden.submits[0].generation.shown_tokens == ()
+    assert (
+        chat(model, response_format={"type": "json_object"}).submits[0].generation.shown_tokens
+        == ()
+    )
+
+
 @pytest.mark.parametrize(
     ("fields", "is_held"),
     [
