@@ -17,6 +17,13 @@ from mlc_llm.weights.tensor_cache import find_tensors
 from support.folders import mlc_config, tiny_llama, write_hf_folder, write_json, write_tokenizer
 from support.server import Server, environment, run_cli
 
+MLC_METADATA = {
+    "model_type", "quantization", "context_window_size", "sliding_window_size",
+    "attention_sink_size", "prefill_chunk_size", "tensor_parallel_shards",
+    "pipeline_parallel_stages", "disaggregation", "kv_state_kind", "max_batch_size",
+    "active_vocab_size", "model_task", "params", "kv_cache",
+}  # fmt: skip
+"""What the libraries of MLC LLM say of themselves."""
 PROMPT = [5, 17, 40, 3, 99, 120, 7]
 
 
@@ -46,7 +53,9 @@ def test_a_converted_and_compiled_model_serves_what_the_checkpoint_serves(tmp_pa
     assert described.returncode == 0, described.stderr
     metadata = json.loads(described.stdout)
     assert (metadata["model_type"], metadata["quantization"]) == ("llama", "q4f16_1")
-    assert metadata["params"][0].keys() == {"name", "shape", "dtype"}
+    assert metadata.keys() > MLC_METADATA
+    assert metadata["kv_cache"]["head_dim"] == metadata["architecture"]["head_dim"]
+    assert metadata["params"][0].keys() == {"name", "shape", "dtype", "preprocs"}
     config = str(made / "mlc-chat-config.json")
     memory = run_cli("model_metadata", str(library), "--memory-only", "--mlc-chat-config", config)
     assert "KV cache: 0.0003 MB per token (bfloat16)\nwith 256 tokens" in memory.stdout

@@ -30,7 +30,11 @@ def small_model() -> Path:
 def workplace(small_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which all names of the snippets mean the small model."""
     place = tmp_path_factory.mktemp("seeds")
-    for name in ("models/phi-2", "cache/hf/mlc-ai/Llama-3-8B-Instruct-q4f16_1-MLC"):
+    for name in (
+        "models/phi-2",
+        "dist/phi-2-q4f16_1-MLC",
+        "cache/hf/mlc-ai/Llama-3-8B-Instruct-q4f16_1-MLC",
+    ):
         folder = place / name
         folder.mkdir(parents=True)
         for file in small_model.iterdir():
@@ -73,6 +77,10 @@ def test_a_whole_answer_is_printed_and_a_forgotten_engine_ends(workplace: Path) 
     printed = run("non_stream_response.py", workplace).stdout
     assert printed.startswith("ChatCompletionResponse(id='chatcmpl-")
     assert "finish_reason='" in printed
+
+
+def test_a_bare_name_is_found_in_dist(workplace: Path) -> None:
+    assert run("bare_name.py", workplace).stdout == "phi-2-q4f16_1-MLC 1\n"
 
 
 def test_two_concurrent_async_streams(workplace: Path) -> None:

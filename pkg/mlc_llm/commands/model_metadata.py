@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -42,12 +43,44 @@ def main(argv: Sequence[str]) -> int:
 
 
 def document(metadata: Metadata) -> str:
-    """All of it as JSON, each weight on a line of its own."""
+    """All of it as JSON, first by MLC LLM's keys, then by ours, each weight on a line of its own.
+
+    MLC LLM's `memory_usage` is not there: what a step takes beside weights and pages grows with it.
+    """
     fields = msgspec.to_builtins(metadata)
-    weights = [msgspec.json.encode(spec).decode() for spec in fields.pop("params")]
+    params = fields.pop("params")
+    weights = [msgspec.json.encode({**spec, "preprocs": []}).decode() for spec in params]
+    fields = {"model_type": "", "quantization": "", **mlc_fields(metadata), **fields}
     head = msgspec.json.format(msgspec.json.encode(fields), indent=2).decode()
     listed = ",\n".join(f"    {weight}" for weight in weights)
     return f'{head.rstrip().removesuffix("}").rstrip()},\n  "params": [\n{listed}\n  ]\n}}'
+
+
+def mlc_fields(metadata: Metadata) -> dict[str, Any]:
+    """What MLC LLM's libraries say and ours have no word for.
+
+    A library of ours serves any context, chunk and batch within `max_rows` tokens of a step.
+    """
+    arch = metadata.architecture
+    return {
+        "context_window_size": arch.context_window_size or -1,
+        "sliding_window_size": arch.sliding_window or -1,
+        "attention_sink_size": -1,
+        "prefill_chunk_size": metadata.max_rows,
+        "max_batch_size": metadata.max_rows,
+        "tensor_parallel_shards": 1,
+        "pipeline_parallel_stages": 1,
+        "disaggregation": False,
+        "kv_state_kind": "none" if arch.encoder else "kv_cache",
+        "active_vocab_size": arch.vocab_size,
+        "model_task": "embedding" if arch.encoder else "chat",
+        "kv_cache": {
+            "num_hidden_layers": arch.num_hidden_layers,
+            "head_dim": arch.head_dim,
+            "num_attention_heads": arch.num_attention_heads,
+            "num_key_value_heads": arch.num_key_value_heads,
+        },
+    }
 
 
 def memory(metadata: Metadata, tokens: int) -> str:

@@ -29,11 +29,11 @@ _HUB_PART = re.compile(r"(?!\.+$)[\w.-]+")
 def resolve_model(model: str | None) -> Path:
     """The folder of a model.
 
-    None is the packaged model. Otherwise a folder, the path of its configuration file, a GGUF file
-    (or a part of one) or a folder with nothing but one (which gives a folder made for it), an
-    address of the hub (downloaded unless it is on this machine, `models.hub`) or a bare name,
-    searched in `./`, `./dist`, `./dist/prebuilt` and the weight caches. Raises `BadModel` that
-    lists where it looked.
+    None and "packaged" are the packaged model. Otherwise a folder, the path of its configuration
+    file, a GGUF file (or a part of one) or a folder with nothing but one (which gives a folder made
+    for it), an address of the hub (downloaded unless it is on this machine, `models.hub`) or a bare
+    name, searched in `./`, `./dist`, `./dist/prebuilt` and the weight caches. Raises `BadModel`
+    that lists where it looked.
     """
     if model is None:
         return _packaged_model()
@@ -45,6 +45,8 @@ def resolve_model(model: str | None) -> Path:
         return path.parent
     if path.suffix == GGUF_SUFFIX and path.is_file():
         return unpack(path)
+    if model == PACKAGED_NAME and not path.exists():
+        return _packaged_model()
     complaint = f"no model folder was found for {model!r}{_hub_hint(model)}"
     return _first_model(_places(path), complaint)
 

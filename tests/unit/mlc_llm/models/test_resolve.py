@@ -119,6 +119,13 @@ def test_no_name_means_the_packaged_model(here: Path, monkeypatch: pytest.Monkey
     assert resolve_model(None) == here / "packaged"
 
 
+def test_the_packaged_model_has_a_name(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resolve, "PACKAGED_MODEL", make_model(here / "site-packages/model"))
+    assert resolve_model("packaged") == here / "site-packages/model"
+    nearer = make_model(here / "work/packaged")
+    assert resolve_model("packaged").resolve() == nearer
+
+
 def test_home_is_the_users_choice_then_the_platforms(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
     monkeypatch.setenv("MLC_LLM_HOME", "/chosen")
