@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from mlc_llm.protocol.generation import GenerationConfig
 from mlc_llm.tokenizers.table import DecodeRules, TokenTable
 from mlc_llm.tokenizers.text_stream import TextStream
+from mlc_llm.tokenizers.token_bytes import TokenBytes
 from mlc_workers.sampling.mask import Mask
 from mlc_workers.sampling.sampler import Pick
 
@@ -63,9 +64,8 @@ class FakeTexts:
     """Token t is the t-th character from U+4E00 on: three bytes, no two alike."""
 
     def __init__(self, vocab_size: int) -> None:
-        self.table = TokenTable(
-            [self.text_of([t]) for t in range(vocab_size)], {}, {}, DecodeRules()
-        )
+        texts = [self.text_of([t]).encode() for t in range(vocab_size)]
+        self.table = TokenTable(TokenBytes(texts), DecodeRules())
 
     @staticmethod
     def text_of(tokens: Sequence[int]) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from concurrent.futures import wait
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -137,7 +136,7 @@ def build(spec: EngineSpec, ends: Sequence[End], announcer: Announcer) -> Built:
     loaded = _load(folder, scheme, announcer)
     runner = _runner(folder, scheme, library, kv, limits, loaded.weights)
     pace = _warm_up(runner, kv, limits.max_num_sequence)
-    wait([grammars.prepare()])  # later it would hold up answers
+    grammars.prepare()  # later it would hold up answers
     sampler = NumpySampler(vocab_size)
     engine = Engine(
         ends,

@@ -22,6 +22,7 @@ import msgspec
 from msgspec import Struct
 
 from mlc_llm.errors import BadModel
+from mlc_llm.tokenizers.token_bytes import TokenBytes, TokenTexts
 
 MAX_TOKEN_ID = 1 << 22
 _SEPARATOR = "\0"
@@ -59,16 +60,26 @@ class DecodeRules(Struct, frozen=True):
     """... and how many of it at most."""
 
 
-class TokenTable(Struct, frozen=True):
+class TokenTable:
     """Token id -> text or bytes."""
 
-    texts: list[str | None]
-    """By id: the text of a token, "" for special tokens and unused ids, None for a `fragment`."""
-    fragments: dict[int, bytes]
-    """Tokens whose bytes are to be joined with their neighbours' before they are text."""
-    special: dict[int, bytes]
-    """Special tokens: they show as no text, these are their names."""
-    rules: DecodeRules
+    def __init__(
+        self,
+        tokens: TokenBytes,
+        rules: DecodeRules,
+        special: frozenset[int] = frozenset(),
+        raw: frozenset[int] = frozenset(),
+        shown: frozenset[int] = frozenset(),
+    ) -> None:
+        """`raw`: tokens that stand for one byte each; `shown`: of the special ones, by name."""
+        self.rules = rules
+        self.special = special
+        """Special tokens: their bytes are their names, and they show as no text."""
+        self.texts = TokenTexts(tokens, special - shown, raw)
+        """By id: the text of a token, "" for special tokens and unused ids, None where its bytes
+        are to be joined with their neighbours' before they are text."""
+        self._tokens = tokens
+        self._raw = raw
 
     @classmethod
     def load(cls, path: Path) -> TokenTable:
@@ -84,24 +95,16 @@ class TokenTable(Struct, frozen=True):
         return _build(file, read_rules(file.decoder, path))
 
     def __len__(self) -> int:
-        return len(self.texts)
+        return len(self._tokens)
 
     def with_special_tokens(self, shown: Iterable[int] | None = None) -> TokenTable:
         """A table in which special tokens, or those of them in `shown`, are text, by name."""
-        texts = self.texts.copy()
-        for token_id in self.special if shown is None else shown:
-            if token_id in self.special:
-                texts[token_id] = self.special[token_id].decode()
-        return TokenTable(texts, self.fragments, self.special, self.rules)
+        names = self.special if shown is None else self.special.intersection(shown)
+        return TokenTable(self._tokens, self.rules, self.special, self._raw, names)
 
     def bytes_of(self, token_id: int) -> bytes:
         """The bytes the token stands for, special tokens by name; b"" for an unused id."""
-        if not 0 <= token_id < len(self.texts):
-            return b""
-        text = self.texts[token_id]
-        if text is None:
-            return self.fragments[token_id]
-        return text.encode() or self.special.get(token_id, b"")
+        return self._tokens[token_id] if 0 <= token_id < len(self._tokens) else b""
 
 
 def read_rules(decoder: dict[str, Any] | None, path: Path) -> DecodeRules:
@@ -145,25 +148,19 @@ def _build(file: _TokenizerFile, rules: DecodeRules) -> TokenTable:
     ids = list(vocab.values()) + [added.id for added in file.added_tokens]
     if not ids or min(ids) < 0 or max(ids) > MAX_TOKEN_ID:
         raise BadModel("The tokenizer has no tokens, or token ids out of range.")
-    texts: list[str | None] = [""] * (max(ids) + 1)
-    fragments: dict[int, bytes] = {}
-    plain = (added.content for added in file.added_tokens if not added.special)
+    tokens = [b""] * (max(ids) + 1)
+    raw: set[int] = set()
     ids_of = vocab | {added.content: added.id for added in file.added_tokens}
-    for tokens in (list(vocab), list(plain)):
-        decoded = _decoded(tokens, rules)
-        for token, value in zip(tokens, decoded, strict=True):
-            if type(value) is str:
-                texts[ids_of[token]] = value
-            else:
-                texts[ids_of[token]] = None
-                fragments[ids_of[token]] = value  # type: ignore[assignment]
-    special: dict[int, bytes] = {}
-    for added in file.added_tokens:
-        if added.special:
-            texts[added.id] = ""
-            fragments.pop(added.id, None)
-            special[added.id] = added.content.encode()
-    return TokenTable(texts, fragments, special, rules)
+    plain = [added.content for added in file.added_tokens if not added.special]
+    for names in (list(vocab), plain):
+        for name, value in zip(names, _decoded(names, rules), strict=True):
+            if rules.byte_fallback and isinstance(value, bytes):
+                raw.add(ids_of[name])
+            tokens[ids_of[name]] = value.encode() if isinstance(value, str) else value
+    special = {added.id: added.content.encode() for added in file.added_tokens if added.special}
+    for token_id, spelled in special.items():
+        tokens[token_id] = spelled
+    return TokenTable(TokenBytes(tokens), rules, frozenset(special), frozenset(raw - set(special)))
 
 
 def _decoded(tokens: list[str], rules: DecodeRules) -> Iterable[str | bytes]:
@@ -209,17 +206,16 @@ _BYTE_OF = byte_characters()
 _UNMAPPED = {code: 0xFFFF for code in range(256) if code not in _BYTE_OF}
 
 
-def _byte_level(tokens: list[str]) -> Iterable[str | bytes]:
-    """Tokens as text where their bytes are whole characters, else as bytes.
-
-    One character is one byte, so all tokens are translated in one string and cut by their lengths.
+def _byte_level(tokens: list[str]) -> list[bytes]:
+    """One character is one byte, so all tokens are translated in one string and cut by their
+    lengths.
     """
     try:
         data = "".join(tokens).translate(_BYTE_OF | _UNMAPPED).encode("latin-1")
     except UnicodeEncodeError:  # some token is plain text: an added token, most often
-        return [_text_or_bytes(_one_byte_level(token)) for token in tokens]
+        return list(map(_one_byte_level, tokens))
     ends = list(accumulate(map(len, tokens)))
-    return [_text_or_bytes(data[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
+    return [data[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def _one_byte_level(token: str) -> bytes:
@@ -228,10 +224,3 @@ def _one_byte_level(token: str) -> bytes:
         return token.translate(_BYTE_OF | _UNMAPPED).encode("latin-1")
     except UnicodeEncodeError:
         return token.encode()
-
-
-def _text_or_bytes(data: bytes) -> str | bytes:
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        return data

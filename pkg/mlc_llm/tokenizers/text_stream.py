@@ -95,7 +95,7 @@ class TextStream:
         if text == "":  # a special token: the bytes on both sides of it are neighbours
             return text
         if self._table.rules.byte_fallback:
-            return self._join_fallback(self._table.fragments[token_id] if text is None else text)
+            return self._join_fallback(self._table.bytes_of(token_id) if text is None else text)
         return self._join(self._table.bytes_of(token_id))
 
     def _join(self, data: bytes) -> str:

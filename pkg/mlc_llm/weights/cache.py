@@ -36,7 +36,7 @@ from mlc_llm.models.folder import ModelFolder
 from mlc_llm.models.parameters import TensorSpec, tensor_specs
 from mlc_llm.quantization.scheme import Scheme, with_kv
 from mlc_llm.weights.load import Progress, available_cores, load_weights
-from mlc_llm.weights.memory import huge_empty
+from mlc_llm.weights.memory import side_by_side
 from mlc_llm.weights.sources.find import find_tensors
 
 AnyArray = NDArray[Any]
@@ -104,7 +104,7 @@ def read(path: Path, specs: Sequence[TensorSpec]) -> list[AnyArray] | None:
             pieces = sum(-(-_nbytes(spec) // _PIECE) for spec in specs)
             if size != sum(map(_nbytes, specs)) + 4 * pieces:
                 return None
-            weights = [huge_empty(spec.shape, spec.dtype) for spec in specs]
+            weights = side_by_side((spec.shape, spec.dtype) for spec in specs)
             checks = os.pread(file.fileno(), 4 * pieces, size - 4 * pieces)
             read_piece = partial(_read_piece, file.fileno(), _seed(path))
             with ThreadPoolExecutor(available_cores(), thread_name_prefix="weights") as pool:

@@ -27,7 +27,7 @@ from mlc_llm.quantization.scheme import SCHEMES, Scheme, scheme_by_name, with_kv
 from mlc_llm.quantization.storage import STORAGES
 from mlc_llm.weights import tensor_cache
 from mlc_llm.weights.binding import Binding, Stored, bind
-from mlc_llm.weights.memory import huge_empty, keep_freed_memory
+from mlc_llm.weights.memory import keep_freed_memory, side_by_side
 from mlc_llm.weights.pack import Chunk, chunks, pack_floats, pack_words
 from mlc_llm.weights.rows import RowReader, row_reader
 from mlc_llm.weights.sources.find import find_tensors
@@ -118,7 +118,7 @@ def load_weights(
         tensors = find_tensors(folder.path)
     bindings = bind(folder, scheme, tensors)
     specs = tensor_specs(folder.architecture, scheme)
-    packed = [huge_empty(spec.shape, spec.dtype) for spec in specs]
+    packed = side_by_side((spec.shape, spec.dtype) for spec in specs)
     with ThreadPoolExecutor(threads, thread_name_prefix="weights") as pool:
         try:
             tasks = [pool.submit(task) for task in _tasks(bindings, scheme, packed)]

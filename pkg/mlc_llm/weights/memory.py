@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import math
 import mmap
+from collections.abc import Iterable
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,9 @@ ALIGNMENT = 64
 """What every array starts at: a cache line, and the widest vector."""
 
 HUGE_PAGE = 2 << 20
+
+PAGE = 4096
+"""What arrays that share a mapping start at."""
 
 _LARGEST_HEAP_BLOCK = (32 << 20) - (1 << 16)
 """Just below the size from which glibc always maps and unmaps a block."""
@@ -35,6 +40,22 @@ def huge_empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     else:
         start, buffer = _aligned(_anonymous(size + HUGE_PAGE), HUGE_PAGE)
     return np.frombuffer(buffer, dtype=kind, count=count, offset=start).reshape(shape)
+
+
+def side_by_side(wanted: Iterable[tuple[tuple[int, ...], DTypeLike]]) -> list[NDArray[Any]]:
+    """Uninitialised C-ordered arrays of these shapes and dtypes in one mapping, freed together.
+
+    Together they start as `huge_empty` has it, and each a multiple of `PAGE` further. So all lie on
+    huge pages, small ones too; in mappings of their own the last huge page of each has unused rest.
+    """
+    kinds = [(shape, np.dtype(dtype)) for shape, dtype in wanted]
+    sizes = [math.prod(shape) * kind.itemsize for shape, kind in kinds]
+    starts = [0, *accumulate(-(-size // PAGE) * PAGE for size in sizes)]
+    room = huge_empty((starts[-1],), np.uint8)
+    return [
+        room[start : start + size].view(kind).reshape(shape)
+        for (shape, kind), start, size in zip(kinds, starts, sizes, strict=False)
+    ]
 
 
 def keep_freed_memory() -> None:

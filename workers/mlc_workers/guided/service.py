@@ -10,6 +10,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -82,11 +83,15 @@ class GrammarService:
         self.num_bytes = 0
         """What the kept grammars hold, estimated."""
 
-    def prepare(self) -> Future[None]:
+    def prepare(self) -> None:
         """Load the compiler now, so that later nobody waits for it; what goes wrong is told to
         requests that ask for a grammar.
+
+        In the thread that asks: the C library gives threads memory of their own, of which more
+        stays unused when a tokenizer was read.
         """
-        return self._run(self._ready)
+        with suppress(BaseException):  # a panic of the library is no Exception
+            self._ready()
 
     def ask(self, grammar: Grammar) -> Future[Compiled]:
         """The grammar, now or later. Raises Overloaded."""

@@ -8,7 +8,7 @@ import weakref
 import numpy as np
 import pytest
 
-from mlc_llm.weights.memory import ALIGNMENT, HUGE_PAGE, huge_empty
+from mlc_llm.weights.memory import ALIGNMENT, HUGE_PAGE, PAGE, huge_empty, side_by_side
 
 
 @pytest.mark.parametrize("shape", [(0,), (1,), (3, 5), (1 << 18,), (1 << 19,), (3, 1 << 20)])
@@ -19,6 +19,22 @@ def test_every_array_is_aligned_for_vector_loads(shape: tuple[int, ...]) -> None
     assert array.ctypes.data % (HUGE_PAGE if array.nbytes >= HUGE_PAGE else ALIGNMENT) == 0
     array[...] = 1
     assert array.sum() == array.size
+
+
+def test_arrays_side_by_side_are_aligned_and_do_not_overlap() -> None:
+    wanted = [((3, 5), "float16"), ((0,), "int32"), ((1 << 20,), "float32"), ((7,), "uint8")]
+    arrays = side_by_side(wanted)
+    assert [(array.shape, array.dtype) for array in arrays] == wanted
+    assert all(array.ctypes.data % PAGE == 0 for array in arrays if array.nbytes >= HUGE_PAGE)
+    assert all(array.ctypes.data % ALIGNMENT == 0 for array in arrays)
+    for number, array in enumerate(arrays):
+        array[...] = number
+    assert [set(array.ravel().tolist()) for array in arrays] == [{0}, set(), {2}, {3}]
+
+
+def test_arrays_side_by_side_leave_no_room_between_them_but_the_rest_of_a_page() -> None:
+    first, second = side_by_side([((HUGE_PAGE + 1,), "uint8"), ((HUGE_PAGE + 1,), "uint8")])
+    assert second.ctypes.data - first.ctypes.data == HUGE_PAGE + PAGE
 
 
 def test_memory_lives_as_long_as_a_view_of_it() -> None:

@@ -310,7 +310,7 @@ def test_a_schema_of_a_tag_that_says_too_much_is_named_too() -> None:
 
 
 def test_a_mark_may_be_a_token_of_its_own() -> None:
-    token_id, name = max((i, text.decode()) for i, text in WALKER.table.special.items())
+    token_id, name = max((i, WALKER.table.bytes_of(i).decode()) for i in WALKER.table.special)
     assert token_id != 0
     grammar = tags((f"{name}f", {"type": "boolean"}, ""), triggers=[name])
     guide = WALKER.compiler.compile(grammar).open(frozenset({0}))
