@@ -17,7 +17,7 @@ from mlc_api.routes.completions import completion_route
 from mlc_api.routes.debug import debug_routes
 from mlc_api.routes.docs import docs_routes
 from mlc_api.routes.embeddings import embedding_route
-from mlc_api.routes.health import health_route
+from mlc_api.routes.health import health_routes
 from mlc_api.routes.metrics import metrics_route
 from mlc_api.routes.models import model_routes
 from mlc_api.routes.responses import response_routes
@@ -35,7 +35,7 @@ def make_app(served: Served) -> ASGIApp:
         chat_route(served),
         completion_route(served),
         *model_routes(served),
-        health_route(served),
+        *health_routes(served),
         version_route(served),
         metrics_route(served),
         *docs_routes(served),

@@ -10,6 +10,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
+from mlc_api import foreign_flags
 from mlc_api.settings import MAX_BODY_BYTES, CorsSettings
 from mlc_api.tls import TlsSettings
 from mlc_llm.arguments import ArgumentParser
@@ -46,7 +47,10 @@ class Arguments(NamedTuple):
 
 def parse(argv: Sequence[str]) -> Arguments:
     """Reads the command line. Exits with code 2 on a malformed one; raises `BadConfig`."""
-    given = _parser().parse_args(argv)
+    parser = _parser()
+    given, unknown = parser.parse_known_args(argv)
+    if unknown:
+        parser.error(foreign_flags.unknown(unknown))
     _refuse(given)
     return Arguments(
         model=given.model,
@@ -247,8 +251,8 @@ def _server_flags(group: argparse._ArgumentGroup) -> None:
         action="append",
         default=[],
         metavar="KEY",
-        help="ask for 'Authorization: Bearer KEY' or 'X-Api-Key: KEY' everywhere but on /health "
-        "and /ready; given several times, any of the keys will do (default: no key)",
+        help="ask for 'Authorization: Bearer KEY' or 'X-Api-Key: KEY' everywhere but on /health, "
+        "/ready and /ping; given several times, any of the keys will do (default: no key)",
     )
     group.add_argument(
         "--ssl-certfile",

@@ -16,6 +16,7 @@ from litestar import MediaType, Request, Response
 from litestar.exceptions import HTTPException
 from litestar.types import ExceptionHandlersMap
 
+from mlc_api.elsewhere import no_endpoint
 from mlc_llm.errors import BadRequest, EngineUnavailable, MLCError, Overloaded
 
 logger = logging.getLogger("mlc_llm.web")
@@ -28,6 +29,13 @@ class Unauthorized(BadRequest):
 
     status_code = 401
     code = "invalid_api_key"
+
+
+class NoEndpoint(BadRequest):
+    """No route has this path."""
+
+    status_code = 404
+    code = "not_found"
 
 
 class BodyTooSlow(BadRequest):
@@ -83,7 +91,6 @@ def _describe_http(error: HTTPException) -> ErrorBody:
 
 
 HTTP_MESSAGES = {
-    HTTPStatus.NOT_FOUND: "There is no such endpoint; GET /docs lists those that exist.",
     HTTPStatus.METHOD_NOT_ALLOWED: "This endpoint does not take that HTTP method.",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The request body is larger than this server accepts.",
 }
@@ -119,6 +126,8 @@ def _http_headers(error: HTTPException) -> dict[str, str]:
 
 def answer_error(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """Litestar's exception handler for everything."""
+    if isinstance(error, HTTPException) and error.status_code == HTTPStatus.NOT_FOUND:
+        error = NoEndpoint(no_endpoint(request.scope["path"]))
     body = describe(error)
     if body.code >= 500 and not isinstance(error, MLCError):
         logger.error("%s %s failed", request.method, request.scope["path"], exc_info=error)

@@ -162,6 +162,8 @@ ENDPOINTS = (
     Endpoint("get", "/version", "The version of this server.", response=VersionResponse),
     Endpoint("get", "/health", "200 while the engine takes requests, else 503.", open=True),
     Endpoint("get", "/ready", "The same as /health.", open=True),
+    Endpoint("get", "/ping", "The same as /health.", open=True),
+    Endpoint("post", "/ping", "The same as /health.", open=True),
     Endpoint("get", "/metrics", "Metrics for Prometheus.", content_type="text/plain"),
     Endpoint("get", "/openapi.json", "This description, for programs."),
     Endpoint("get", "/docs", "This description, for people.", content_type="text/html"),

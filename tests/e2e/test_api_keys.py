@@ -23,7 +23,7 @@ def closed() -> Iterator[Server]:
 
 
 def test_no_endpoint_is_forgotten(closed: Server) -> None:
-    assert [e.path for e in ENDPOINTS if e.open] == ["/health", "/ready"]
+    assert [e.path for e in ENDPOINTS if e.open] == ["/health", "/ready", "/ping", "/ping"]
     for endpoint in ENDPOINTS:
         path = re.sub(r"{\w+}", "x", endpoint.path)
         for spelled in (path, "/" + path, path + "/", path.replace("/v1", "/%76%31")):

@@ -190,7 +190,7 @@ def test_health_says_why_not() -> None:
     with WebServer() as web:
         assert requests.get(web.url + "/health", timeout=10).json() == {"status": "ok"}
         web.engine.problem = "The engine is starting."
-        for path in ("/health", "/ready"):
+        for path in ("/health", "/ready", "/ping"):
             answer = requests.get(web.url + path, timeout=10)
             assert answer.status_code == 503
             assert answer.json()["reason"] == "The engine is starting."
@@ -227,11 +227,28 @@ def test_a_key_may_stand_in_a_header_of_its_own_where_there_is_no_other() -> Non
             assert answer.status_code == status, headers
 
 
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        ("/completion", "/v1/completions"),
+        ("/debug/reset_engine", "--enable-debug"),
+        ("/api/chat", "under /v1"),
+        ("/v1/nothing", "GET /docs"),
+    ],
+)
+def test_a_path_of_another_server_is_told_where_to_go(path: str, hint: str) -> None:
+    with WebServer() as plain:
+        answer = post(plain, path)
+    check(answer, 404, "not_found")
+    assert hint in answer.json()["error"]["message"]
+
+
 def test_what_is_open_needs_no_key() -> None:
     with WebServer(api_keys=("k",)) as web:
-        for path in ("/health", "/ready"):
+        for path in ("/health", "/ready", "/ping"):
             assert requests.get(web.url + path, timeout=10).status_code == 200
-        for path in ("/metrics", "/docs", "/openapi.json", "/version"):
+        assert requests.post(web.url + "/ping", timeout=10).status_code == 200
+        for path in ("/metrics", "/docs", "/", "/redoc", "/openapi.json", "/version"):
             check(requests.get(web.url + path, timeout=10), 401, "invalid_api_key")
         answer = post(web, "/v1/chat/completions", messages=MESSAGES)
         check(answer, 401, "invalid_api_key")

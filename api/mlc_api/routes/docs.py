@@ -1,4 +1,4 @@
-"""GET /docs and /openapi.json: what this server can be asked."""
+"""GET /docs (also / and /redoc) and /openapi.json: what this server can be asked."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def docs_routes(served: Served) -> list[HTTPRouteHandler]:
     def openapi_json() -> Response[bytes]:
         return Response(encode_object(spec()), media_type="application/json")
 
-    @get("/docs", sync_to_thread=False)
+    @get(["/docs", "/redoc", "/"], sync_to_thread=False)
     def docs() -> Response[str]:
         html = openapi.page(spec(), settings.model_id)
         return Response(html, media_type="text/html")

@@ -1,8 +1,9 @@
-"""GET /health and /ready: whether the engine takes requests now."""
+"""GET /health, /ready and /ping: whether the engine takes requests now."""
 
 from __future__ import annotations
 
-from litestar import Response, get
+from litestar import Response, get, route
+from litestar.enums import HttpMethod
 from litestar.handlers import HTTPRouteHandler
 
 from mlc_api.auth import OPEN
@@ -11,11 +12,10 @@ from mlc_api.sse import encode_object
 from mlc_api.state import Served
 
 
-def health_route(served: Served) -> HTTPRouteHandler:
-    """The route over one engine; it asks no question, so it never waits for the engine."""
+def health_routes(served: Served) -> list[HTTPRouteHandler]:
+    """The routes over one engine; they ask it no question, so they never wait for it."""
 
-    @get(["/health", "/ready"], opt=OPEN, sync_to_thread=False)
-    def health() -> Response[bytes]:
+    def state() -> Response[bytes]:
         problem = served.engine.problem
         if problem is None:
             return Response(encode_object({"status": "ok"}), media_type="application/json")
@@ -26,4 +26,14 @@ def health_route(served: Served) -> HTTPRouteHandler:
             headers={"retry-after": str(RETRY_AFTER_SECONDS)},
         )
 
-    return health
+    @get(["/health", "/ready"], opt=OPEN, sync_to_thread=False)
+    def health() -> Response[bytes]:
+        return state()
+
+    methods = [HttpMethod.GET, HttpMethod.POST]  # SageMaker's name of it; vLLM takes both
+
+    @route("/ping", http_method=methods, status_code=200, opt=OPEN, sync_to_thread=False)
+    def ping() -> Response[bytes]:
+        return state()
+
+    return [health, ping]

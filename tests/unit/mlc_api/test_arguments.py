@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from mlc_api import arguments, foreign_flags
 from mlc_api.arguments import parse
 from mlc_api.tls import TlsSettings
 from mlc_llm.errors import BadConfig
@@ -53,6 +54,31 @@ def test_a_certificate_makes_the_server_speak_tls() -> None:
     assert parse([]).tls is None
     tls = parse(["--ssl-certfile", "c.pem", "--ssl-ca-certs", "r.pem"]).tls
     assert tls == TlsSettings(certfile="c.pem", ca_certs="r.pem")
+
+
+@pytest.mark.parametrize(
+    ("typed", "hint"),
+    [
+        (["m", "--max-model-len", "2048"], "--overrides context_window_size=N"),
+        (["m", "--max-num-seqs=8"], "--overrides max_num_sequence=N"),
+        (["--model", "m"], "mlc_llm serve MODEL"),
+        (["m", "-ngl", "99"], "leave it out"),
+        (["m", "--lora-modules", "a=b"], "--lora-adapter"),
+        (["m", "--no-such-flag", "1"], "unrecognized arguments: --no-such-flag 1"),
+    ],
+)
+def test_a_flag_of_another_server_is_told_what_it_is_here(
+    typed: list[str], hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse(typed)
+    assert caught.value.code == 2
+    assert hint in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_no_flag_of_ours_is_called_foreign() -> None:
+    ours = {flag for action in arguments._parser()._actions for flag in action.option_strings}
+    assert not ours & foreign_flags._BY_FLAG.keys()
 
 
 def test_a_flag_of_its_own_wins_over_the_same_override() -> None:
