@@ -9,11 +9,12 @@ import pytest
 from hypothesis import assume, given, settings
 from msgspec import Struct
 
+from mlc_llm.compiler.abi import TILE_ROWS
 from mlc_llm.protocol.generation import GenerationConfig
 from mlc_workers.cache.kv import KVCache
 from mlc_workers.request import Choice, Request, RequestKey
 from mlc_workers.scheduler.limits import Limits
-from mlc_workers.scheduler.pace import LEAST, Pace
+from mlc_workers.scheduler.pace import LEAST, Pace, whole_tiles
 from mlc_workers.scheduler.scheduler import Scheduler
 
 
@@ -102,6 +103,15 @@ def test_steps_that_were_never_seen_lie_between_those_that_were() -> None:
     times = [pace.decode_s(n) for n in range(1, 20)]
     assert times == sorted(times)
     assert times[7] == pytest.approx(20.0, rel=0.05)
+
+
+@given(num_streams=st.integers(1, 64), num_tokens=st.integers(LEAST, 512))
+def test_a_step_with_prompts_fills_the_tiles_of_rows_that_it_begins(
+    num_streams: int, num_tokens: int
+) -> None:
+    tokens = whole_tiles(num_streams, num_tokens)
+    assert num_tokens - TILE_ROWS < tokens <= num_tokens + 1
+    assert (num_streams + tokens) % TILE_ROWS == 0 or tokens == num_tokens < LEAST + TILE_ROWS
 
 
 def burst(machine: Machine, num: int, prompt: int, answer: int) -> Iterator[float]:

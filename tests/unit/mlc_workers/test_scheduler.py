@@ -10,7 +10,7 @@ from mlc_workers.cache.kv import KVCache
 from mlc_workers.cache.pages import pages_for
 from mlc_workers.request import Choice, InvalidTransition, Phase, Request, RequestKey
 from mlc_workers.scheduler.limits import Limits
-from mlc_workers.scheduler.pace import Pace
+from mlc_workers.scheduler.pace import Pace, whole_tiles
 from mlc_workers.scheduler.prefill import plan_chunk
 from mlc_workers.scheduler.scheduler import Scheduler
 from mlc_workers.scheduler.step import StepBuilder
@@ -85,7 +85,7 @@ def test_while_somebody_decodes_a_prompt_takes_only_what_keeps_the_step_short() 
     bench.submit([1] * 30)
     assert bench.step() == [("r1", 30)]
     bench.submit([2] * 40)
-    size = pace.prompt_tokens(num_streams=1, num_expected=2)
+    size = whole_tiles(1, pace.prompt_tokens(num_streams=1, num_expected=2))
     assert 8 < size < 31
     assert bench.step() == [("r1", 1), ("r2", size)]
 

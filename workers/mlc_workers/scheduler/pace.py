@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from mlc_llm.compiler.abi import TILE_ROWS
+
 STRETCH = 1.8
 """How long a step with prompts in it may take, in steps that only decode for all who are here. What
 they see is a pause between tokens: this keeps pauses within twice the usual."""
@@ -72,6 +74,15 @@ class Pace:
             self._token *= factor
             if num_streams:
                 self._stream *= factor
+
+
+def whole_tiles(num_streams: int, num_tokens: int) -> int:
+    """About so many tokens of prompts, such that a step's rows fill their tiles.
+
+    The first row of a tile costs most of what a whole tile does. Not fewer than `LEAST`.
+    """
+    num_rows = (num_streams + num_tokens + 1) // TILE_ROWS * TILE_ROWS
+    return num_rows - num_streams if num_rows - num_streams >= LEAST else num_tokens
 
 
 def _factor(seconds: float, estimate: float) -> float:

@@ -14,7 +14,7 @@ from mlc_workers.cache.kv import KVCache
 from mlc_workers.request import Choice, Phase, Request
 from mlc_workers.scheduler.decode import plan_decode
 from mlc_workers.scheduler.limits import Limits, length_limit, refusal
-from mlc_workers.scheduler.pace import Pace
+from mlc_workers.scheduler.pace import Pace, whole_tiles
 from mlc_workers.scheduler.prefill import Admission, plan_chunk
 from mlc_workers.scheduler.state import State
 from mlc_workers.scheduler.step import Step, StepBuilder
@@ -125,7 +125,8 @@ class Scheduler:
         if self.pace is None or not state.num_decoding:
             return num_left
         num_here = min(len(state.running) + len(state.waiting), self.limits.max_num_sequence)
-        return min(num_left, self.pace.prompt_tokens(state.num_decoding, num_here))
+        num_tokens = self.pace.prompt_tokens(state.num_decoding, num_here)
+        return min(num_left, whole_tiles(state.num_decoding, num_tokens))
 
     def _collect(self, step: StepBuilder, num_decode: int, num_prefill: int) -> None:
         """One pass over who runs, oldest first, then the queue; preemption cuts the list's end."""
