@@ -18,14 +18,14 @@ one that cannot be: tokens less likely than (1 - p) / V have less than 1 - p of 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlc_llm.protocol.generation import GenerationConfig
 from mlc_workers.sampling.groups import at_most_kth, total
-from mlc_workers.sampling.nucleus import BLOCK, block_sums, bracket, first, leave_out
+from mlc_workers.sampling.nucleus import BLOCK, LEAST_KEPT, block_sums, bracket, first, leave_out
 
 Row = NDArray[np.float32]
 _Ids = NDArray[np.int64]
@@ -38,21 +38,34 @@ _MARGIN = 0.01
 """The bound on a logit is lowered by this share of the temperature: it may be off by rounding."""
 
 
+class _Mass(NamedTuple):
+    """What top_p goes by, where the weights of all tokens are in the scratch."""
+
+    whole: float
+    guess: float
+    """A weight such that the tokens below it hold a little less than top_p leaves out, likely."""
+    num_above: int
+    """Tokens above it, likely."""
+
+
 def draw(row: Row, config: GenerationConfig, u: float, scratch: Row) -> int:
     """The token at `u` in [0, 1). `row` has a finite maximum; `scratch` is as long, and used up."""
+    largest = float(row.max())
     if not is_filtered(config, len(row)):
-        _weights(row, config.temperature, scratch)
+        _weights(row, largest, config.temperature, scratch)
         return _inverse_cdf_of_many(scratch, u, block_sums(scratch))
-    whole = None
+    mass = None
     if config.top_p < 1 and not 0 < config.top_k < len(row):
-        whole = _weights(row, config.temperature, scratch)
-        between = bracket(scratch, (1 - config.top_p) * whole)
+        mass = _mass(row, largest, config, scratch)
+        between = None
+        if mass.num_above >= len(row) * LEAST_KEPT:
+            between = bracket(scratch, (1 - config.top_p) * mass.whole)
         if between is not None and config.min_p < between.low:
-            masses = leave_out(scratch, row, between, config.top_p * whole)
+            masses = leave_out(scratch, row, between, config.top_p * mass.whole)
             if masses is not None:
                 return _inverse_cdf_of_many(scratch, u, masses)
-            whole = None
-    ids, weights = keep(row, config, scratch, whole)
+            mass = None
+    ids, weights = _keep(row, largest, config, scratch, mass)
     return int(ids[_inverse_cdf(weights, u)[0]])
 
 
@@ -61,21 +74,24 @@ def is_filtered(config: GenerationConfig, vocab_size: int) -> bool:
     return config.top_p < 1 or config.min_p > 0 or 0 < config.top_k < vocab_size
 
 
-def keep(
-    row: Row, config: GenerationConfig, scratch: Row, whole: float | None = None
-) -> tuple[_Ids, _Weights]:
+def keep(row: Row, config: GenerationConfig, scratch: Row) -> tuple[_Ids, _Weights]:
     """The ids that the filters leave, ascending, and their weights; the likeliest weighs 1.
 
-    Some filter must be on. `whole` is the sum of all weights where `scratch` has them already.
+    Some filter must be on.
     """
-    largest = float(row.max())
-    front, whole = _front(row, largest, config, scratch, whole)
+    return _keep(row, float(row.max()), config, scratch, None)
+
+
+def _keep(
+    row: Row, largest: float, config: GenerationConfig, scratch: Row, mass: _Mass | None
+) -> tuple[_Ids, _Weights]:
+    front, whole = _front(row, largest, config, scratch, mass)
     values = np.sort(row[front])[::-1]
     weights = _exact_weights(values, largest, config.temperature)
     count = len(values)
     if config.top_p < 1:
-        mass = config.top_p * (float(weights.sum()) if whole is None else whole)
-        count = min(count, int(np.searchsorted(np.cumsum(weights), mass)) + 1)
+        least = config.top_p * (float(weights.sum()) if whole is None else whole)
+        count = min(count, int(np.searchsorted(np.cumsum(weights), least)) + 1)
     if config.min_p > 0:
         count = min(count, int(np.count_nonzero(weights >= config.min_p)))
     ids = front[first(row[front], count, values[count - 1])]
@@ -83,7 +99,7 @@ def keep(
 
 
 def _front(
-    row: Row, largest: float, config: GenerationConfig, scratch: Row, whole: float | None
+    row: Row, largest: float, config: GenerationConfig, scratch: Row, mass: _Mass | None
 ) -> tuple[_Ids, float | None]:
     """Ids, ascending, of the largest logits, at least those that are kept.
 
@@ -95,21 +111,22 @@ def _front(
         return front[first(row[front], config.top_k, least)], None
     if config.top_p == 1:
         return _likely(row, largest, config.min_p, config.temperature), None
-    if whole is None:
-        whole = _weights(row, config.temperature, scratch)
+    whole, guess, _ = mass or _mass(row, largest, config, scratch)
     left_out = (1 - config.top_p) * whole
-    front = np.flatnonzero(scratch >= _guess(scratch, left_out))
+    front = np.flatnonzero(scratch >= guess)
     if whole - float(scratch[front].sum(dtype=np.float64)) > left_out * (1 - _MARGIN):
         share = max(left_out / len(row), config.min_p, 1e-30)
         front = _likely(row, largest, share, config.temperature)
     return front, whole
 
 
-def _guess(weights: Row, left_out: float) -> float:
-    """A weight such that the tokens below it hold a little less than `left_out`, most likely."""
-    tail = np.sort(weights[::_STRIDE])
-    sums = np.cumsum(tail, dtype=np.float64)
-    return float(tail[np.searchsorted(sums[:-1], _SPARE * left_out / _STRIDE)])
+def _mass(row: Row, largest: float, config: GenerationConfig, scratch: Row) -> _Mass:
+    """Puts the weights of all tokens into the scratch and looks at every 64th of them."""
+    whole = _weights(row, largest, config.temperature, scratch)
+    left_out = (1 - config.top_p) * whole
+    tail = np.sort(scratch[::_STRIDE])
+    at = int(np.searchsorted(np.cumsum(tail)[:-1], _SPARE * left_out / _STRIDE))
+    return _Mass(whole, float(tail[at]), (len(tail) - at) * _STRIDE)
 
 
 def _likely(row: Row, largest: float, share: float, temperature: float) -> _Ids:
@@ -117,9 +134,9 @@ def _likely(row: Row, largest: float, share: float, temperature: float) -> _Ids:
     return np.flatnonzero(row >= largest + temperature * (min(math.log(share), 0.0) - _MARGIN))
 
 
-def _weights(row: Row, temperature: float, out: Row) -> float:
-    """exp((row - max) / temperature) into `out`; returns the sum."""
-    np.subtract(row, row.max(), out=out)
+def _weights(row: Row, largest: float, temperature: float, out: Row) -> float:
+    """exp((row - largest) / temperature) into `out`; returns the sum."""
+    np.subtract(row, np.float32(largest), out=out)
     np.multiply(out, np.float32(1 / temperature), out=out)
     np.exp(out, out=out)
     return total(out)

@@ -23,7 +23,7 @@ _STEP = 32
 """Of the sample, how finely its sums are looked at."""
 _DEVIATIONS = 3
 """By how many standard deviations of a share in the sample the two weights lie apart from it."""
-_LEAST_KEPT = 1 / 16
+LEAST_KEPT = 1 / 16
 """Of the vocabulary; where fewer tokens are kept, it is faster to sort them."""
 
 
@@ -45,7 +45,7 @@ def bracket(weights: Row, left_out: float) -> Between | None:
     steps = sample[: len(sample) // _STEP * _STEP].reshape(-1, _STEP).sum(axis=1)
     middle = int(np.searchsorted(np.cumsum(steps), left_out / _STRIDE)) * _STEP
     spread = int(_DEVIATIONS * math.sqrt(len(sample)) / 2) + _STEP
-    most = int(len(sample) * (1 - _LEAST_KEPT))
+    most = int(len(sample) * (1 - LEAST_KEPT))
     if middle + spread > most:
         return None
     return Between(sample[max(middle - spread, 0)], sample[middle + spread])
