@@ -13,6 +13,9 @@ from msgspec import Struct
 from mlc_llm.errors import MLCError
 from mlc_llm.protocol.messages import Delta, Finished, FinishReason
 
+MOST_UNMERGED = 256
+"""Deltas that may pile up before they are merged: as objects they take far more than their text."""
+
 
 class Update(Struct, frozen=True, gc=False):
     """News since the last one: at most one delta per choice when several steps piled up."""
@@ -35,6 +38,8 @@ class Stream:
         self._deltas: list[Delta] = []
         self._finished: list[Finished] = []
         self._num_frames = 0
+        self._num_merged = 0
+        """Of the deltas, those that are as few as they can be."""
         self._error: MLCError | None = None
         self._closed = False
         self._reader: asyncio.Future[None] | None = None
@@ -73,6 +78,9 @@ class Stream:
     def push(self, deltas: list[Delta], finished: list[Finished]) -> None:
         """News of one frame of the engine."""
         self._deltas += deltas
+        if len(self._deltas) - self._num_merged > MOST_UNMERGED and self._num_frames:
+            self._deltas = merge(self._deltas)
+            self._num_merged = len(self._deltas)
         self._finished += finished
         self._open.difference_update([end.request_id for end in finished])
         self._num_frames += 1
@@ -87,7 +95,7 @@ class Stream:
     def _take(self) -> Update:
         deltas = self._deltas if self._num_frames == 1 else merge(self._deltas)
         update = Update(deltas, self._finished)
-        self._deltas, self._finished, self._num_frames = [], [], 0
+        self._deltas, self._finished, self._num_frames, self._num_merged = [], [], 0, 0
         return update
 
     def _wake(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -19,7 +20,7 @@ from mlc_llm.protocol.messages import (
     TokenLogprob,
 )
 from mlc_llm.serve.client.requests import LiveRequests
-from mlc_llm.serve.client.stream import Stream, Update, merge
+from mlc_llm.serve.client.stream import MOST_UNMERGED, Stream, Update, merge
 
 
 class Book(LiveRequests):
@@ -119,6 +120,22 @@ def test_a_call_with_one_bad_id_opens_nothing() -> None:
     with pytest.raises(DuplicateRequest):
         book.open(["a", "b", "a"])
     assert len(book) == 0
+
+
+async def test_a_stream_that_nobody_reads_keeps_little_more_than_its_text() -> None:
+    book = Book()
+    stream = book.open(["a"])
+    book.dispatch(StepOutput([said("a", "xy")]))
+    tracemalloc.start()
+    try:
+        for _ in range(20_000):
+            book.dispatch(StepOutput([said("a", "xy"), said("a", "z", index=1)]))
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 40_000 + 60_000 + 512 * MOST_UNMERGED
+    update = await anext(stream)
+    assert {delta.index: delta.num_tokens for delta in update.deltas} == {0: 20_001, 1: 20_000}
 
 
 async def test_an_abort_says_which_commands_it_comes_after() -> None:
