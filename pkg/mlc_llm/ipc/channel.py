@@ -195,7 +195,7 @@ class EngineEnd:
     def send(self, message: FromEngine) -> bool:
         """Put one message; False: no room, keep it (merged with later news) and try when woken."""
         try:
-            accepted = self._output.try_write(encode(message))
+            accepted = self._output.flush() and self._output.try_write(encode(message))
         except CorruptRing as error:
             raise ChannelBroken(error.message) from error
         self._client.notify()

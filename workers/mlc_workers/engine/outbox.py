@@ -2,11 +2,13 @@
 read.
 
 Merging adds what belongs together, so what waits here is never more than the requests' own content:
-one entry per choice, however many steps pass.
+one entry per choice, however many steps pass, or per so many tokens that are told one by one. What
+has waited goes in several frames where one would become too large for the channel.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 from mlc_llm.protocol.messages import (
@@ -17,6 +19,9 @@ from mlc_llm.protocol.messages import (
     Reply,
     StepOutput,
 )
+
+MOST_TOLD = 4096
+"""Tokens with log-probabilities, of answers or prompts, in one frame of news that has waited."""
 
 Send = Callable[[FromEngine], bool]
 """Puts a message on the channel; False: no room now."""
@@ -49,24 +54,35 @@ class Outbox:
 
     def publish(self) -> bool:
         """Send what there is; False: there is no room, and all of it is kept."""
-        if self.deltas or self.finished or self.failed:
-            if self._is_behind:
-                self.deltas = merged(self.deltas)
-            self._is_behind = not self._send(StepOutput(self.deltas, self.finished, self.failed))
-            if self._is_behind:
+        if self._is_behind:
+            self.deltas = merged(self.deltas)
+        while self.deltas or self.finished or self.failed:
+            count = _fitting(self.deltas) if self._is_behind else len(self.deltas)
+            if not self._publish(count):
+                self._is_behind = True
                 return False
-            self.deltas = []
-            self.finished = []
-            self.failed = []
+        self._is_behind = False
         while self._replies:
             if not self._send(self._replies[0]):
                 return False
             del self._replies[0]
         return True
 
+    def _publish(self, count: int) -> bool:
+        """Send the first `count` deltas in one frame, with the last of them all ends."""
+        if count < len(self.deltas):
+            if not self._send(StepOutput(self.deltas[:count])):
+                return False
+            del self.deltas[:count]
+            return True
+        if not self._send(StepOutput(self.deltas, self.finished, self.failed)):
+            return False
+        self.deltas, self.finished, self.failed = [], [], []
+        return True
+
 
 def merged(deltas: list[Delta]) -> list[Delta]:
-    """One delta per choice: texts and logprobs joined, tokens added.
+    """One delta per choice: texts and logprobs joined, up to `MOST_TOLD`, tokens added.
 
     Nothing is added to a delta that ends its choice: what follows it is of a later request with the
     same name.
@@ -76,7 +92,7 @@ def merged(deltas: list[Delta]) -> list[Delta]:
     for delta in deltas:
         key = (delta.request_id, delta.index)
         i = at.get(key)
-        if i is None:
+        if i is None or _num_told(out[i]) + _num_told(delta) > MOST_TOLD:
             at[key] = len(out)
             out.append(delta)
         else:
@@ -84,6 +100,16 @@ def merged(deltas: list[Delta]) -> list[Delta]:
         if delta.finish_reason is not None:
             del at[key]
     return out
+
+
+def _num_told(delta: Delta) -> int:
+    return len(delta.logprobs) + len(delta.prompt)
+
+
+def _fitting(deltas: list[Delta]) -> int:
+    """How many of the first ones go into one frame, at least one."""
+    told = itertools.accumulate(map(_num_told, deltas))
+    return max(1, sum(itertools.takewhile(bool, (num <= MOST_TOLD for num in told))))
 
 
 def _joined(first: Delta, second: Delta) -> Delta:
