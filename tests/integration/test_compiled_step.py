@@ -10,10 +10,13 @@ import pytest
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
+from mlc_llm.kernels.cpu.closest import can_search
+from mlc_llm.kernels.cpu.level import detect
 from mlc_llm.models.architecture import Experts, Latent, RopeScaling
+from mlc_llm.quantization.search import quantize_closest
 from mlc_workers.scheduler.plan import Span
 from support.oracle import Oracle
-from support.small_models import SmallModel, architecture, span
+from support.small_models import SmallModel, architecture, library, span
 
 LLAMA3 = RopeScaling(8.0, 1.0, 4.0, 64)
 NARROW = architecture()
@@ -177,3 +180,24 @@ def test_hidden_states_are_the_oracles(case: tuple[SmallModel, float]) -> None:
     np.testing.assert_allclose(model.runner.hidden(), expected, rtol=0, atol=tol)
     model.run(span(2, 0, b))
     assert model.runner.hidden().shape == (0, arch.hidden_size)
+
+
+def test_a_library_finds_the_scales_of_groups_as_numpy_does() -> None:
+    """In whatever memory they lie, however many they are."""
+    search = library(NARROW, "q4f16_1").search
+    assert can_search(detect()) == (search is not None)
+    if search is None:
+        pytest.skip("this CPU does not round to float16")
+    values = np.random.default_rng(0).standard_normal(1 + 37 * 32).astype(np.float16)
+    for count in (0, 5, 16, 37):
+        groups = values.astype(np.float32)[1 : 1 + count * 32].reshape(count, 32)
+        groups.flags.writeable = False
+        scales, words = np.zeros(count, np.float16), np.zeros((count, 4), np.uint32)
+        search(groups, scales, words)
+        expected = quantize_closest(groups)
+        assert scales.tobytes() == expected.scales.tobytes()
+        assert np.array_equal(words, expected.words)
+
+
+def test_a_library_without_groups_of_4_bits_has_no_search() -> None:
+    assert library(NARROW, "q0f32").search is None

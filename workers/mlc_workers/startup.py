@@ -133,7 +133,7 @@ def build(spec: EngineSpec, ends: Sequence[End], announcer: Announcer) -> Built:
         prefix_cache=spec.prefix_cache_mode != "disable" and not encoder,
         max_idle=max_idle_pages(spec, limits),
     )
-    loaded = _load(folder, scheme, announcer)
+    loaded = _load(folder, scheme, library, announcer)
     runner = _runner(folder, scheme, library, kv, limits, loaded.weights)
     pace = _warm_up(runner, kv, limits.max_num_sequence)
     grammars.prepare()  # later it would hold up answers
@@ -195,12 +195,12 @@ def _sizes(spec: EngineSpec, folder: ModelFolder, scheme: Scheme, device: str) -
     )
 
 
-def _load(folder: ModelFolder, scheme: Scheme, announcer: Announcer) -> Loaded:
+def _load(folder: ModelFolder, scheme: Scheme, library: Library, announcer: Announcer) -> Loaded:
     def progress(done: int, total: int) -> None:
         announcer.progress("load", f"loading the weights of {folder.path.name}", done / total)
 
     progress(0, 1)
-    return load_cached(folder, scheme, progress, packed_weights())
+    return load_cached(folder, scheme, progress, packed_weights(), library.search)
 
 
 def _runner(

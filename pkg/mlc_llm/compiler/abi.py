@@ -1,4 +1,4 @@
-"""The one function of a compiled model, `step`: what goes in, in which order and dtype.
+"""The function of a compiled model, `step`: what goes in, in which order and dtype.
 
 The compiler builds `step` from this page and the engine's runner fills its arguments from it, so
 prefill, decode, mixed batches and forked sequences all are the same call.
@@ -40,6 +40,9 @@ whatever n is: memory does not grow with the variety of steps, and rows never us
 
 A row's result is bitwise the same in every batch: the order of its sums depends on nothing but the
 row's own sequence. The greedy-equality and seed tests rest on this.
+
+A library for 4-bit groups has `closest` as well (`kernels.cpu.closest`), with which weights are
+quantized while they are loaded.
 """
 
 from __future__ import annotations
@@ -49,6 +52,9 @@ TILE_ROWS = 8
 MAX_ROWS = 2048
 """Most token rows of one step."""
 STEP = "step"
+SEARCH = "closest"
+SEARCH_LANES = 16
+"""What the number of groups that `closest` is given is a multiple of."""
 
 
 def round_up(value: int, multiple: int) -> int:

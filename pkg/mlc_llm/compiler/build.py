@@ -13,7 +13,9 @@ import msgspec
 import tvm
 from tvm import relax
 
+from mlc_llm.compiler.abi import SEARCH
 from mlc_llm.compiler.artifact import METADATA, LibrarySpec, metadata_of, seal
+from mlc_llm.kernels.cpu.closest import can_search, closest
 from mlc_llm.kernels.cpu.level import Level
 from mlc_llm.kernels.cpu.lowering import compile_module
 from mlc_llm.models.decoder import build_step
@@ -32,6 +34,8 @@ def compile_model(spec: LibrarySpec, progress: Progress) -> tvm.runtime.Executab
     level = Level(spec.level)
     module = build_step(spec.architecture, spec.scheme, level)
     _add_metadata(module, spec)
+    if spec.scheme.weights == "q4" and can_search(level):
+        module[SEARCH] = closest().with_attr("global_symbol", SEARCH)
     progress("compiling kernels", 0.15)
     return compile_module(module, level)
 

@@ -8,6 +8,8 @@ it leaves <x, x> - <x, q>^2 / <q, q> (the idea of llama.cpp's search for its 4-b
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from mlc_llm.quantization.floats import FloatArray
@@ -31,10 +33,15 @@ BLOCK_GROUPS = 8192
 enough that threads rarely meet at the interpreter's lock."""
 
 
-def quantize_closest(weights: FloatArray) -> Quantized:
+Search = Callable[[FloatArray, HalfArray, WordArray], None]
+"""Given float32 groups [n, 32], fills in their scales [n] and words [n, 4]. Threads may call it at
+once. Libraries have one that is compiled (`kernels.cpu.closest`), with the same bits."""
+
+
+def quantize_closest(weights: FloatArray, search: Search | None = None) -> Quantized:
     """Quantize a float32 matrix [N, K] whose every value is a float16 value or not finite.
 
-    A group with a value that is not finite gets a scale that is not.
+    A group with a value that is not finite gets a scale that is not. `search`: `search_groups`.
     """
     rows, cols = weights.shape
     groups = -(-cols // GROUP_SIZE)
@@ -43,16 +50,21 @@ def quantize_closest(weights: FloatArray) -> Quantized:
     grouped = weights.reshape(rows * groups, GROUP_SIZE)
     scales = np.empty(len(grouped), np.float16)
     words = np.empty((len(grouped), GROUP_WORDS), np.uint32)
+    (search or search_groups)(grouped, scales, words)
+    words = words.reshape(rows, groups * GROUP_WORDS)
+    if tail:
+        words[:, -GROUP_WORDS:] &= tail_mask(cols, CODES["q4"])
+    return Quantized(words, scales.reshape(rows, groups))
+
+
+def search_groups(grouped: FloatArray, scales: HalfArray, words: WordArray) -> None:
+    """The search in NumPy."""
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         for first in range(0, len(grouped), BLOCK_GROUPS):
             block = slice(first, first + BLOCK_GROUPS)
             values = grouped[block].T.copy(order="C")
             scales[block] = _closest_scales(values)
             words[block] = _words(values, scales[block]).T
-    words = words.reshape(rows, groups * GROUP_WORDS)
-    if tail:
-        words[:, -GROUP_WORDS:] &= tail_mask(cols, CODES["q4"])
-    return Quantized(words, scales.reshape(rows, groups))
 
 
 def _closest_scales(values: FloatArray) -> HalfArray:

@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 from mlc_llm.models.folder import ModelFolder
 from mlc_llm.models.parameters import TensorSpec, tensor_specs
 from mlc_llm.quantization.scheme import Scheme, with_kv
+from mlc_llm.quantization.search import Search
 from mlc_llm.weights.load import Progress, available_cores, load_weights
 from mlc_llm.weights.memory import side_by_side
 from mlc_llm.weights.sources.find import find_tensors
@@ -60,7 +61,11 @@ class Loaded(NamedTuple):
 
 
 def load_cached(
-    folder: ModelFolder, scheme: Scheme, progress: Progress | None, cache: Path
+    folder: ModelFolder,
+    scheme: Scheme,
+    progress: Progress | None,
+    cache: Path,
+    search: Search | None = None,
 ) -> Loaded:
     """`load_weights`, with what it quantizes kept in the folder `cache` for the next time.
 
@@ -70,7 +75,7 @@ def load_cached(
     size = sum(map(_nbytes, specs))
     stored = folder.format != "huggingface" or scheme.weights in ("f32", "f16")
     if stored or not WORTHWHILE <= size <= MAX_BYTES:
-        return Loaded(load_weights(folder, scheme, progress), "as they are stored")
+        return Loaded(load_weights(folder, scheme, progress, search=search), "as they are stored")
     key = cache_key(folder, scheme)
     path = cache / f"{key}{SUFFIX}"
     kept = read(path, specs)
@@ -78,7 +83,7 @@ def load_cached(
         if progress is not None:
             progress(size, size)
         return Loaded(kept, f"quantized earlier and kept as {path}")
-    weights = load_weights(folder, scheme, progress)
+    weights = load_weights(folder, scheme, progress, search=search)
     problem = keep(path, weights)
     return Loaded(weights, f"kept as {path}" if problem is None else f"not kept: {problem}")
 

@@ -24,6 +24,7 @@ from mlc_llm.models.parameters import ParameterSpec, tensor_specs
 from mlc_llm.protocol.spec import KvCacheDtype
 from mlc_llm.quantization.group import Quantized
 from mlc_llm.quantization.scheme import SCHEMES, Scheme, scheme_by_name, with_kv
+from mlc_llm.quantization.search import Search
 from mlc_llm.quantization.storage import STORAGES
 from mlc_llm.weights import tensor_cache
 from mlc_llm.weights.binding import Binding, Stored, bind
@@ -103,12 +104,14 @@ def load_weights(
     *,
     verify: bool = True,
     threads: int | None = None,
+    search: Search | None = None,
 ) -> list[AnyArray]:
     """The packed weights in the order of `tensor_specs(folder.architecture, scheme)`.
 
     `progress` is called on the caller's thread. `verify` compares the shards of an MLC folder with
-    their checksums first. Raises `BadModel` naming the file and the tensor that is wrong, before
-    anything large is allocated unless only the values show it.
+    their checksums first. `search` finds the scales of 4-bit groups. Raises `BadModel` naming the
+    file and the tensor that is wrong, before anything large is allocated unless only the values
+    show it.
     """
     threads = threads or available_cores()
     keep_freed_memory()
@@ -121,7 +124,7 @@ def load_weights(
     packed = side_by_side((spec.shape, spec.dtype) for spec in specs)
     with ThreadPoolExecutor(threads, thread_name_prefix="weights") as pool:
         try:
-            tasks = [pool.submit(task) for task in _tasks(bindings, scheme, packed)]
+            tasks = [pool.submit(task) for task in _tasks(bindings, scheme, packed, search)]
             _wait(tasks, sum(array.nbytes for array in packed), progress)
         finally:
             pool.shutdown(cancel_futures=True)
@@ -144,7 +147,10 @@ def _wait(tasks: Sequence[Future[int]], total: int, progress: Progress | None) -
 
 
 def _tasks(
-    bindings: Sequence[Binding], scheme: Scheme, packed: Sequence[AnyArray]
+    bindings: Sequence[Binding],
+    scheme: Scheme,
+    packed: Sequence[AnyArray],
+    search: Search | None,
 ) -> Iterator[Callable[[], int]]:
     """The work in pieces that threads may take in any order; each gives the bytes it wrote."""
     arrays = iter(packed)
@@ -154,7 +160,7 @@ def _tasks(
         if spec.kind == "vector":
             yield partial(_load_vector, stored, out[0])
             continue
-        read = row_reader(stored, weights)
+        read = row_reader(stored, weights, search)
         remaining = chunks(spec)
         while some := list(islice(remaining, TASK_CHUNKS)):
             yield partial(_load_chunks, spec, read, some, out)

@@ -21,7 +21,7 @@ from mlc_llm.quantization.floats import (
 )
 from mlc_llm.quantization.group import Quantized
 from mlc_llm.quantization.scheme import CODES, WeightFormat
-from mlc_llm.quantization.search import quantize_closest
+from mlc_llm.quantization.search import Search, quantize_closest
 from mlc_llm.weights.binding import Stored, StoredFloats, StoredWords
 from mlc_llm.weights.source import DecodedTensor, StoredTensor, read_columns, read_rows
 
@@ -37,18 +37,20 @@ class Conversion(NamedTuple):
     limit: float
 
 
-def row_reader(stored: Stored, weights: WeightFormat) -> RowReader:
+def row_reader(stored: Stored, weights: WeightFormat, search: Search | None = None) -> RowReader:
     """How to read a parameter for a kernel that wants `weights`.
 
     Floats come as float32, already rounded to float16 values for "f16"; "q4" and "q8" give
-    `Quantized`.
+    `Quantized`. `search` is for floats that become "q4".
     """
     if isinstance(stored, StoredWords):
         return lambda first, last: _words(stored, first, last)
     if weights in CODES and (groups := group_reader(stored, CODES[weights].bits)) is not None:
         return groups
     if weights == "q4":
-        return lambda first, last: quantize_closest(_stacked(stored, first, last, _TO_HALVES))
+        return lambda first, last: quantize_closest(
+            _stacked(stored, first, last, _TO_HALVES), search
+        )
     if weights == "q8":
         return lambda first, last: quantize_bytes(_stacked(stored, first, last, _TO_HALVES))
     conversions = _TO_SINGLES if weights == "f32" else _TO_HALVES

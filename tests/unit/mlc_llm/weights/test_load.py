@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from mlc_llm.errors import BadConfig, BadModel
 from mlc_llm.models.architecture import Latent
 from mlc_llm.models.folder import ModelFolder, open_folder
-from mlc_llm.models.parameters import tensor_specs
+from mlc_llm.models.parameters import parameters, tensor_specs
 from mlc_llm.quantization.encode import quantize_bytes
 from mlc_llm.quantization.group import dequantize
 from mlc_llm.quantization.scheme import SCHEMES, Scheme
-from mlc_llm.quantization.search import quantize_closest
+from mlc_llm.quantization.search import quantize_closest, search_groups
 from mlc_llm.weights import load as loading
 from mlc_llm.weights import pack as packing
 from mlc_llm.weights import tensor_cache
@@ -114,6 +114,22 @@ def test_progress_rises_to_the_whole(tmp_path: Path) -> None:
     total = weights_bytes(arch, scheme)
     assert seen[-1] == (total, total)
     assert sorted(seen) == seen
+
+
+def test_the_search_that_is_given_finds_the_scales(tmp_path: Path) -> None:
+    write_hf_folder(tmp_path, tiny_llama())
+    found: list[int] = []
+
+    def search(grouped: Floats, scales: NDArray[np.float16], words: NDArray[np.uint32]) -> None:
+        search_groups(grouped, scales, words)
+        found.append(len(scales))
+
+    folder = open_folder(tmp_path)
+    arrays = load_weights(folder, SCHEMES["q4f16_1"], search=search)
+    expected = load_weights(folder, SCHEMES["q4f16_1"])
+    assert all(map(np.array_equal, arrays, expected))
+    matrices = [p for p in parameters(folder.architecture) if p.kind != "vector"]
+    assert sum(found) == sum(p.rows * (-(-p.cols // 32)) for p in matrices)
 
 
 def rewrite(folder: Path, change: dict[str, Any], seed: int = 0) -> ModelFolder:
