@@ -1,10 +1,11 @@
-"""Paged attention alone, against the hardware: decode in GB/s of KV, prefill in GFLOP/s.
+"""Paged attention alone, against the hardware: decode in GB/s of KV, prefill in GFLOP/s; and a
+context that tasks share (`share`), against one task alone.
 
 The kernel runs over a pool of so many layers that nothing of one call is in cache at the next, with
 every page somewhere else. The read ceiling, and for prefill the multiply-add ceiling, are measured
 between the calls: a shared machine drifts within seconds. FLOPs are those of visible pairs only.
 
-    PYTHONPATH=pkg:workers:api python tests/bench/attention.py [decode prefill] \
+    PYTHONPATH=pkg:workers:api python tests/bench/attention.py [decode prefill share] \
         [--shapes 32,8,64 ...] [--kv float16 ...] [--contexts 512 ...] [--batches 1 ...]
 """
 
@@ -34,6 +35,8 @@ from mlc_llm.quantization.scheme import KvDtype, kv_elements, kv_storage, kv_wid
 from mlc_llm.weights.memory import huge_empty
 
 SHAPES = ["32,8,64", "16,8,128", "12,12,64"]
+ALONE = ["8,1,256", "32,1,128", "8,1,64"]
+"""Shapes of one KV head."""
 COLD_BYTES = 256 << 20
 """KV that is read before any of it is read again."""
 
@@ -88,7 +91,7 @@ def as_stored(values: NDArray[np.float32], dtype: str) -> NDArray[Any]:
     return narrow(values) if dtype == "uint16" else values.astype(dtype)
 
 
-def calls(kernel: Any, shape: Shape, work: Work) -> Iterator[Call]:
+def calls(kernel: Any, shape: Shape, work: Work, parts: int | None = None) -> Iterator[Call]:
     """Calls of the kernel, each on the next layer of a pool, without end."""
     padded, rng = round_up(shape.head_dim, 16), np.random.default_rng(0)
     pages, n = work.batch * work.pages, work.batch * work.rows
@@ -101,7 +104,7 @@ def calls(kernel: Any, shape: Shape, work: Work) -> Iterator[Call]:
     table = tensor((work.batch, work.pages), "int32")
     table[...] = rng.permutation(pages).reshape(table.shape)
     starts = range(0, work.rows, TILE_ROWS)
-    parts = THREADS if work.rows == 1 else shape.kv_heads
+    parts = parts or (THREADS if work.rows == 1 else shape.kv_heads)
     tiles = tensor((work.batch * len(starts), 4), "int32")
     tiles[:] = [
         (seq * work.rows + start, min(TILE_ROWS, work.rows - start), seq, parts)
@@ -200,6 +203,17 @@ def decode(kernel: Any, shape: Shape, work: Work, read: Call, seconds: float) ->
     )
 
 
+def share(kernel: Any, shape: Shape, work: Work, seconds: float) -> None:
+    """Measure and print one line: a context by one task, and by as many as there are threads."""
+    one = calls(kernel, shape, work, 1)
+    alone, shared = duel(lambda: next(one)(), calls(kernel, shape, work, THREADS), seconds)
+    print(
+        f"share {shape!s:27} context {work.context + 1:5}: {alone * 1e6:8.1f} us by one task,"
+        f" {shared * 1e6:8.1f} us by {THREADS}",
+        flush=True,
+    )
+
+
 def prefill(kernel: Any, shape: Shape, work: Work, fma: Call, seconds: float) -> None:
     """Measure and print one line of prefill."""
     limit, spent = duel(fma, calls(kernel, shape, work), seconds)
@@ -216,14 +230,14 @@ def main() -> None:
     """Measure what the command line asks for."""
     parser = argparse.ArgumentParser(description="paged attention against the hardware")
     parser.add_argument("what", nargs="*", default=["decode", "prefill"])
-    parser.add_argument("--shapes", nargs="*", default=SHAPES)
+    parser.add_argument("--shapes", nargs="*")
     parser.add_argument("--kv", nargs="*", default=["bfloat16", "float16", "int8"])
     parser.add_argument("--contexts", nargs="*", type=int, default=[512, 2048, 4096])
     parser.add_argument("--batches", nargs="*", type=int, default=[1, 4, 16])
     parser.add_argument("--seconds", type=float, default=0.3)
     args = parser.parse_args()
     level, read, fma = detect(), read_call(), fma_call()
-    for sizes in args.shapes:
+    for sizes in args.shapes or (ALONE if args.what == ["share"] else SHAPES):
         for kv_dtype in args.kv:
             heads, kv_heads, head_dim = (int(size) for size in sizes.split(","))
             shape = Shape(heads, kv_heads, head_dim, kv_dtype)
@@ -233,6 +247,9 @@ def main() -> None:
                     for batch in args.batches:
                         work = Work(batch, 1, context - 1)
                         decode(kernel, shape, work, read, args.seconds)
+            if "share" in args.what:
+                for context in args.contexts:
+                    share(kernel, shape, Work(1, 1, context - 1), args.seconds)
             if "prefill" in args.what:
                 for context in (0, 2048):
                     prefill(kernel, shape, Work(1, 512, context), fma, args.seconds)

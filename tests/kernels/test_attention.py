@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from kernels.device import LEVELS, Array, Kernel, filled
-from mlc_llm.compiler.abi import PAGE_SIZE, TILE_ROWS, round_up
+from mlc_llm.compiler.abi import PAGE_SIZE, SEGMENT_TOKENS, TILE_ROWS, round_up
 from mlc_llm.kernels import reference_attention as reference
 from mlc_llm.kernels.cpu.attention import attention
 from mlc_llm.kernels.cpu.attention_task import CHUNK_PAGES
@@ -74,9 +74,9 @@ class Batch(NamedTuple):
         return np.array(found, np.int32)
 
 
-def batch(spans: tuple[tuple[int, int], ...] = SPANS) -> Batch:
-    pages = np.random.default_rng(1).permutation(len(spans) * WIDTH + 1)[:-1]
-    table = pages.reshape(len(spans), WIDTH).astype(np.int32)
+def batch(spans: tuple[tuple[int, int], ...] = SPANS, width: int = WIDTH) -> Batch:
+    pages = np.random.default_rng(1).permutation(len(spans) * width + 1)[:-1]
+    table = pages.reshape(len(spans), width).astype(np.int32)
     seqs = np.repeat(np.arange(len(spans)), [length for _, length in spans]).astype(np.int32)
     positions = np.concatenate([np.arange(s, s + length) for s, length in spans])
     return Batch(table, seqs, positions.astype(np.int32))
@@ -118,13 +118,21 @@ def queries(model: Heads, rows: int) -> Array:
 
 
 @cache
-def attention_kernel(level: Level, model: Heads) -> Kernel:
-    return Kernel(level, attention(level, *model))
+def attention_kernel(level: Level, model: Heads, window: int | None = None) -> Kernel:
+    return Kernel(level, attention(level, *model, window))
 
 
-def attend(level: Level, model: Heads, q: Array, pool: Array, b: Batch, tiles: Array) -> Array:
+def attend(
+    level: Level,
+    model: Heads,
+    q: Array,
+    pool: Array,
+    b: Batch,
+    tiles: Array,
+    window: int | None = None,
+) -> Array:
     out = filled(len(b.positions), model.heads * model.head_dim)
-    kernel = attention_kernel(level, model)
+    kernel = attention_kernel(level, model, window)
     q = as_factors(level, model, q)
     return kernel.run(q, pool, b.table, tiles, b.positions, LAYER, out)[-1]
 
@@ -200,6 +208,36 @@ def test_slots_that_no_token_owns_are_never_used(level: Level, model: Heads) -> 
         pool[LAYER, page, :, 1].reshape(model.kv_heads, PAGE_SIZE, -1)[:, slot] = np.nan
     pool = reference.pack_pool(pool, model.kv_dtype)
     np.testing.assert_array_equal(clean, attend(level, model, q, pool, b, b.tiles(TILE_ROWS)))
+
+
+LONG = ((4 * SEGMENT_TOKENS + 99, 1), (SEGMENT_TOKENS - 4, 7), (SEGMENT_TOKENS - 1, 1), (40, 1))
+"""A context of five segments, rows on both sides of a border, one segment, and a part of one."""
+
+
+def check_shared(level: Level, model: Heads, window: int | None = None) -> None:
+    """Results are right, and the same however many tasks share a context."""
+    b = batch(LONG, width=-(-(LONG[0][0] + 1) // PAGE_SIZE))
+    q, pool = queries(model, len(b.seqs)), pool_of(model, b.table.size + 1)
+    whole = attend(level, model, q, pool, b, b.tiles(TILE_ROWS), window)
+    for spans in (1, 2, 3, 7):
+        tiles = b.tiles(1, spans * model.kv_heads)
+        shared = attend(level, model, q, pool, b, tiles, window)
+        np.testing.assert_array_equal(whole, shared)
+    q = as_multiplied(level, model, q)
+    args = (reference.unpack_pool(pool, model.kv_dtype), b.table, tiles, b.positions, LAYER)
+    expected = reference.attention(q, *args, head_dim=model.head_dim, window=window)
+    np.testing.assert_allclose(whole, expected, atol=model.tolerance)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("model", [MODELS[0], MODELS[3], MODELS[4], MODELS[6]], ids=str)
+def test_tasks_that_share_a_context_change_nothing(level: Level, model: Heads) -> None:
+    check_shared(level, model)
+
+
+@pytest.mark.parametrize("tokens", [300, 2 * SEGMENT_TOKENS + 76])
+def test_tasks_that_share_what_a_window_leaves_change_nothing(tokens: int) -> None:
+    check_shared(Level.GENERIC, MODELS[0], tokens)
 
 
 def test_a_row_that_is_not_a_number_leaves_the_others_alone() -> None:

@@ -13,7 +13,9 @@ b logit rows, e hidden rows, P pages of the pool, c rows of the rotary table.
     tiles      int32[t, 4]     attention work: (first row, rows <= TILE_ROWS, sequence, parts);
                                rows of one tile are consecutive positions of one sequence;
                                parts, the same in all tiles, divides Hkv: so many tasks share
-                               the KV heads of a tile
+                               the KV heads of a tile. If all tiles have one row it may be a
+                               multiple of Hkv: then so many share a head's context, if
+                               t Hkv <= MAX_SHARED
     last       int32[b]        rows whose logits are wanted
     taken      int32[e]        rows whose hidden states are wanted
     rope       float32[c, R]   cos then sin of every position, R/2 of each (NeoX halves);
@@ -49,6 +51,11 @@ from __future__ import annotations
 
 PAGE_SIZE = 16
 TILE_ROWS = 8
+SEGMENT_TOKENS = 512
+"""Tokens of context that one task attends to at least. With half as many, twice as many tasks could
+share a context, and one that is not shared would take 2 % longer."""
+MAX_SHARED = 64
+"""Most KV heads of all tiles together whose contexts may be shared."""
 MAX_ROWS = 2048
 """Most token rows of one step."""
 STEP = "step"

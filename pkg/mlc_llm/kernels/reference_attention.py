@@ -143,20 +143,23 @@ def attention(
     layer: int,
     *,
     head_dim: int,
+    window: int | None = None,
 ) -> Array:
-    """O f32[n, Hq * D]: every row attends to the positions of its sequence up to its own."""
+    """O f32[n, Hq * D]: every row attends to the positions of its sequence up to its own, or to so
+    many of the latest."""
     rows, heads, padded = q.shape
     kv_heads = pool.shape[2]
     out = np.zeros((rows, heads, head_dim))
     for first, count, seq, _ in tiles.tolist():
         for row in range(first, first + count):
             context = int(positions[row]) + 1
+            oldest = 0 if window is None else max(0, context - window)
             pages = page_table[seq, : -(-context // PAGE_SIZE)]
             held = pool[layer, pages].astype(np.float64)
             keys = held[:, :, 0].reshape(-1, kv_heads, padded, PAGE_SIZE).transpose(1, 0, 3, 2)
             values = held[:, :, 1].reshape(-1, kv_heads, PAGE_SIZE, padded).transpose(1, 0, 2, 3)
-            keys = keys.reshape(kv_heads, -1, padded)[:, :context]
-            values = values.reshape(kv_heads, -1, padded)[:, :context, :head_dim]
+            keys = keys.reshape(kv_heads, -1, padded)[:, oldest:context]
+            values = values.reshape(kv_heads, -1, padded)[:, oldest:context, :head_dim]
             queries = q[row].astype(np.float64).reshape(kv_heads, -1, padded)
             scores = queries @ keys.transpose(0, 2, 1)
             weights = np.exp2(scores - scores.max(axis=2, keepdims=True))

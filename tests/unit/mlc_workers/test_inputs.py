@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlc_llm.compiler.abi import PAGE_SIZE, TILE_ROWS
+from mlc_llm.compiler.abi import PAGE_SIZE, SEGMENT_TOKENS, TILE_ROWS
 from mlc_llm.weights.memory import ALIGNMENT
-from mlc_workers.runner.inputs import InputBuilder, fewest_parts
+from mlc_workers.runner.inputs import InputBuilder, fewest_parts, fewest_spans
 from mlc_workers.scheduler.plan import Plan, Span
 
 ROWS, PAGES = 6, 8
@@ -85,6 +85,38 @@ def test_heads_are_shared_out_once_to_decode_and_one_by_one_to_prompts() -> None
     assert decode.tiles[:, 3].tolist() == [THREADS, THREADS]
     prompt = builder.build(Plan((Span(0, 9, [1], True), Span(1, 0, [1, 2], True))))
     assert prompt.tiles[:, 3].tolist() == [KV_HEADS, KV_HEADS]
+
+
+def test_a_long_context_is_shared_where_heads_and_sequences_are_fewer_than_threads() -> None:
+    long = 4 * SEGMENT_TOKENS
+    table = np.arange(6 * 600, dtype=np.int32).reshape(6, 600)
+
+    def parts(threads: int, kv_heads: int, *contexts: int) -> int:
+        plan = Plan(tuple(Span(row, last - 1, [1], True) for row, last in enumerate(contexts)))
+        tiles = InputBuilder(table, kv_heads, threads, MAX_ROWS).build(plan).tiles[:, 3].tolist()
+        assert tiles == [tiles[0]] * len(contexts)
+        return int(tiles[0])
+
+    assert parts(2, 1, long) == 2
+    assert parts(2, 1, long, long) == 1
+    assert parts(2, 4, long) == 2
+    assert parts(16, 8, long) == 16
+    assert parts(16, 1, 4 * long) == 16
+    assert parts(64, 2, 40, 4 * long) == 32
+    assert parts(64, 8, 2 * long) == 64
+
+
+def test_a_context_is_shared_only_by_as_many_tasks_as_it_has_segments() -> None:
+    assert [fewest_spans(1, segments, 64) for segments in (0, 1, 2, 5, 64, 99)] == [
+        1, 1, 2, 5, 64, 50,
+    ]  # fmt: skip
+
+
+def test_the_last_thread_to_be_done_is_done_soonest() -> None:
+    assert fewest_spans(3, 16, 16) == 16, "all threads have three sixteenths of a context"
+    assert fewest_spans(12, 3, 16) == 1, "threads would wait for those that have two tasks"
+    assert fewest_spans(12, 4, 16) == 4
+    assert fewest_spans(20, 4, 64) == 2, "three tasks of a context would be no sooner"
 
 
 def test_parts_of_heads_are_equal_and_enough_for_all_threads() -> None:

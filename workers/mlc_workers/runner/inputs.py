@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlc_llm.compiler.abi import MAX_ROWS, PAGE_SIZE, TILE_ROWS
+from mlc_llm.compiler.abi import MAX_ROWS, MAX_SHARED, PAGE_SIZE, SEGMENT_TOKENS, TILE_ROWS
 from mlc_llm.weights.memory import huge_empty
 from mlc_workers.scheduler.plan import Plan, Span
 
@@ -36,7 +37,7 @@ class InputBuilder:
         self._page_table = page_table
         self._max_rows = max_rows
         self._kv_heads = kv_heads
-        self._parts = fewest_parts(kv_heads, threads)
+        self._threads = threads
         self._count = np.arange(max_rows, dtype=np.int32)
         self._ids, self._positions, self._slots, self._last, self._taken = (
             huge_empty((max_rows,), np.int32).view(np.int32) for _ in range(5)
@@ -59,6 +60,7 @@ class InputBuilder:
         np.add(self._count[:n], np.repeat(starts - firsts, lengths), out=self._positions[:n])
         self._place(n, np.repeat(rows, lengths))
         num_tiles = self._tile(firsts, lengths, rows)
+        self._tiles[:num_tiles, 3] = self._parts(num_tiles, n)
         reads = any(span.num_read for span in spans)
         wanted = ends[[span.sample for span in spans]] - 1
         if reads:
@@ -113,12 +115,38 @@ class InputBuilder:
         tiles[:, 0] = np.repeat(firsts, counts) + done
         tiles[:, 1] = np.minimum(np.repeat(lengths, counts) - done, TILE_ROWS)
         tiles[:, 2] = np.repeat(rows, counts)
-        # Decode reads the cache once: the fewer the parts, the longer the runs that each reads.
-        # The tiles of a prompt read it again and again: one head of it stays in the core's cache.
-        tiles[:, 3] = self._parts if num_tiles == lengths.sum() else self._kv_heads
         return num_tiles
+
+    def _parts(self, num_tiles: int, n: int) -> int:
+        """Tasks that share each of the tiles of n rows.
+
+        Decode reads the cache once: the fewer the parts, the longer the runs that each reads. The
+        tiles of a prompt read it again and again: one head of it stays in the core's cache.
+        """
+        if num_tiles < n:
+            return self._kv_heads
+        heads = num_tiles * self._kv_heads
+        if heads >= self._threads or heads > MAX_SHARED:
+            return fewest_parts(self._kv_heads, self._threads)
+        longest = int(self._positions[:n].max()) + 1
+        segments = (longest + SEGMENT_TOKENS // 2) // SEGMENT_TOKENS
+        return self._kv_heads * fewest_spans(heads, segments, self._threads)
 
 
 def fewest_parts(heads: int, threads: int) -> int:
     """The least divisor of `heads` that gives every thread a part, or all heads."""
     return next((d for d in range(threads, heads) if heads % d == 0), heads)
+
+
+@lru_cache(maxsize=1024)
+def fewest_spans(heads: int, segments: int, threads: int) -> int:
+    """By how many tasks each of so many contexts of so many segments is attended to soonest.
+
+    Threads take equal shares of all tasks, rounded up; to add up what tasks have come to takes
+    about as long as half a segment.
+    """
+
+    def lasts(spans: int) -> float:
+        return -(-heads * spans // threads) * -(-segments // spans) + 0.5 * (spans > 1)
+
+    return min(range(1, min(segments, threads) + 1), key=lasts, default=1)

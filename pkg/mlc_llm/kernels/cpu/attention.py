@@ -2,14 +2,15 @@
 
 A task (`attention_task`) goes through the pages once, chunk by chunk, with all its heads: scores
 (`attention_scores`), their softmax (`attention_weights`), sums of V (`attention_values`). Chunks are
-of CHUNK_PAGES pages and start at page 0 of the sequence, whatever the tile. How K and V are stored
-and multiplied: `kv_format`.
+of CHUNK_PAGES pages and start at page 0 of the sequence, whatever the tile; so many of them are a
+segment (`attention_segments`), and tasks may share a row's segments (`attention_share`). How K and V
+are stored and multiplied: `kv_format`.
 
 What must stay true, for a row's result to be bitwise the same in every batch and tile:
 * a score is one chain of multiply-adds over d; a value is one chain over the tokens in order;
-* chunk borders depend on positions only;
-* a masked token adds exactly nothing, and so does a whole masked chunk: chunks before a window may
-  be skipped or not.
+* borders of chunks and segments depend on positions only, and segments are added in order;
+* a masked token adds exactly nothing, and so does a whole masked chunk or segment: those before a
+  window may be skipped or not.
 Blocking (how many queries, pages and vectors share registers) is then free.
 
 The pool may hold anything in slots that no row owns: their scores are masked by selection, never by
@@ -18,6 +19,9 @@ arithmetic, and their values are not read.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import tvm.script.ir_builder.tirx as T
 from tvm.ir import Expr
 from tvm.tirx import PrimFunc
@@ -25,25 +29,25 @@ from tvm.tirx import PrimFunc
 from mlc_llm.compiler.abi import PAGE_SIZE, TILE_ROWS
 from mlc_llm.kernels.cpu.attention_ahead import look_ahead
 from mlc_llm.kernels.cpu.attention_scores import round_queries, score_pages
+from mlc_llm.kernels.cpu.attention_segments import begin, chunks, fold, segments
+from mlc_llm.kernels.cpu.attention_share import Apart, Share, join, keep, new_apart
 from mlc_llm.kernels.cpu.attention_task import (
     CHUNK_PAGES,
-    MASKED,
     Arguments,
     Block,
     Here,
     Shape,
     Task,
     Work,
-    at,
     block_of,
     new_arguments,
     new_scratch,
 )
 from mlc_llm.kernels.cpu.attention_values import add_values, store
 from mlc_llm.kernels.cpu.attention_weights import weigh
-from mlc_llm.kernels.cpu.kv_format import LANES, KvFormat
+from mlc_llm.kernels.cpu.kv_format import KvFormat
 from mlc_llm.kernels.cpu.level import Level
-from mlc_llm.kernels.cpu.vector import const, held, prim_func
+from mlc_llm.kernels.cpu.vector import held, prim_func
 from mlc_llm.quantization.scheme import KvDtype
 
 
@@ -71,15 +75,26 @@ def attention(
     def emit() -> None:
         args = new_arguments(fmt, shape)
         num_tiles = args.tiles.shape[0]
-        parts = T.bind(T.Cast("int64", args.tiles[0, 3]))
-        with fmt.instructions(), T.parallel(num_tiles * parts) as work:
-            part = T.bind(T.floordiv(work, num_tiles))
-            tile = T.bind(_folded(T.floormod(work, num_tiles), num_tiles))
-            with T.If(args.tiles[tile, 1] == 1):
-                with T.Then():
-                    _attend_tile(fmt, shape, alone, args, tile, part, parts)
-                with T.Else():
-                    _attend_tile(fmt, shape, crowd, args, tile, part, parts)
+        tasks = T.bind(T.Cast("int64", args.tiles[0, 3]))
+        apart = new_apart(shape, alone, args)
+        spans = T.bind(T.max(T.floordiv(tasks, shape.kv_heads), T.int64(1)))
+        parts = T.bind(T.floordiv(tasks, spans))
+        with fmt.instructions():
+            with T.parallel(num_tiles * tasks) as work:
+                nth = held(T.floordiv(work, num_tiles))
+                tile = held(_folded(T.floormod(work, num_tiles), num_tiles))
+                part, span = held(T.floordiv(nth, spans)), held(T.floormod(nth, spans))
+                share = Share(tile, part, parts, span, spans)
+                with T.If(args.tiles[tile, 1] == 1):
+                    with T.Then():
+                        _each_block(fmt, shape, alone, args, share, partial(_attend_row, apart))
+                    with T.Else():
+                        _each_block(fmt, shape, crowd, args, share, _attend)
+            with T.If(spans > 1), T.Then(), T.parallel(num_tiles * shape.kv_heads) as work:
+                tile = held(T.floordiv(work, shape.kv_heads))
+                head = held(T.floormod(work, shape.kv_heads))
+                share = Share(tile, head, T.int64(shape.kv_heads), T.int64(0), spans)
+                _each_block(fmt, shape, alone, args, share, partial(join, apart))
 
     return prim_func(emit)
 
@@ -91,21 +106,20 @@ def _folded(nth: Expr, count: Expr) -> Expr:
     return T.Select(T.floormod(nth, 2) == 0, half, count - 1 - half)
 
 
-def _attend_tile(
+def _each_block(
     fmt: KvFormat,
     shape: Shape,
     block: Block,
     args: Arguments,
-    tile: Expr,
-    part: Expr,
-    parts: Expr,
+    share: Share,
+    compute: Callable[[Task, Share], None],
 ) -> None:
-    """The `part`-th of so many parts of the KV heads, for all rows of a tile."""
+    """All blocks of queries that a task has of its tile."""
     scratch = new_scratch(fmt, shape, block)
-    first = held(T.Cast("int64", args.tiles[tile, 0]))
-    stop = held(first + T.Cast("int64", args.tiles[tile, 1]))
-    seq = held(T.Cast("int64", args.tiles[tile, 2]))
-    heads = held(T.floordiv(shape.kv_heads, parts))
+    first = held(T.Cast("int64", args.tiles[share.tile, 0]))
+    stop = held(first + T.Cast("int64", args.tiles[share.tile, 1]))
+    seq = held(T.Cast("int64", args.tiles[share.tile, 2]))
+    heads = held(T.floordiv(shape.kv_heads, share.parts))
     with (
         T.serial(T.floordiv(stop - first + (block.rows - 1), block.rows)) as nth,
         T.serial(T.int64(shape.group // block.heads)) as of_group,
@@ -113,41 +127,47 @@ def _attend_tile(
         rows = [T.bind(T.min(first + nth * block.rows + i, stop - 1)) for i in range(block.rows)]
         end = held(T.Cast("int64", args.positions[rows[-1]]) + 1)
         num_pages = held(T.floordiv(end + (PAGE_SIZE - 1), PAGE_SIZE))
-        work = Work(rows, of_group, T.bind(part * heads), heads, seq, end, num_pages)
-        _attend(Task(fmt, shape, block, args, scratch, work))
+        work = Work(rows, of_group, T.bind(share.part * heads), heads, seq, end, num_pages)
+        compute(Task(fmt, shape, block, args, scratch, work), share)
 
 
-def _attend(task: Task) -> None:
-    """One block of queries, from its first chunk to its rows of the result."""
-    work = task.work
-    _clear(task)
+def _attend(task: Task, _share: Share) -> None:
+    """One block of queries, from its first segment to its rows of the result."""
     round_queries(task)
-    num_chunks = T.floordiv(work.num_pages + (CHUNK_PAGES - 1), CHUNK_PAGES)
-    skipped = _skipped_chunks(task)
-    with T.serial(num_chunks - skipped) as chunk, T.serial(work.heads) as head:
-        page0 = held((chunk + skipped) * CHUNK_PAGES)
-        count = held(T.min(work.num_pages - page0, T.int64(CHUNK_PAGES)))
-        _attend_chunk(task, Here(head, page0, count))
-    with T.serial(work.heads) as head:
+    first, stop = segments(task)
+    with T.serial(stop - first) as nth:
+        begin(task, nth)
+        _attend_segment(task, held(first + nth))
+        with T.If(nth > 0), T.Then():
+            fold(task)
+    with T.serial(task.work.heads) as head:
         store(task, head)
 
 
-def _clear(task: Task) -> None:
-    scratch, queries = task.scratch, task.block.queries
-    with T.serial(task.work.heads * queries) as query:
-        T.buffer_store(scratch.top, const(MASKED, LANES), [at(query)])
-        T.buffer_store(scratch.total, const(0.0, LANES), [at(query)])
-    with T.serial(task.work.heads * (queries * task.shape.padded // LANES)) as vector:
-        T.buffer_store(scratch.values, const(0.0, LANES), [at(vector)])
+def _attend_row(apart: Apart, task: Task, share: Share) -> None:
+    """One row's block of queries, or its segments of it where the context is shared."""
+    round_queries(task)
+    first, stop = share.segments(task)
+    with T.serial(stop - first) as nth:
+        segment = held(first + nth)
+        begin(task, nth)
+        _attend_segment(task, segment)
+        with T.If(share.spans > 1):
+            with T.Then():
+                keep(task, apart, share.tile, segment)
+            with T.Else(), T.If(nth > 0), T.Then():
+                fold(task)
+    with T.If(share.spans == 1), T.Then(), T.serial(task.work.heads) as head:
+        store(task, head)
 
 
-def _skipped_chunks(task: Task) -> Expr:
-    """Chunks before the window of a block's first row, and so of all its rows."""
-    window = task.shape.window
-    if window is None:
-        return T.int64(0)
-    before = T.Cast("int64", task.args.positions[task.work.rows[0]]) + (1 - window)
-    return T.bind(T.floordiv(T.max(before, T.int64(0)), CHUNK_PAGES * PAGE_SIZE))
+def _attend_segment(task: Task, segment: Expr) -> None:
+    """Sums over one segment, in `scratch`."""
+    first, stop = chunks(task, segment)
+    with T.serial(stop - first) as chunk, T.serial(task.work.heads) as head:
+        page0 = held((chunk + first) * CHUNK_PAGES)
+        count = held(T.min(task.work.num_pages - page0, T.int64(CHUNK_PAGES)))
+        _attend_chunk(task, Here(head, page0, count))
 
 
 def _attend_chunk(task: Task, here: Here) -> None:

@@ -81,21 +81,46 @@ class Arguments(NamedTuple):
     out: Var
 
 
-class Scratch(NamedTuple):
-    """State of one block of queries, in memory: vectors [query], or [query][page] and [query][d]."""
+class Vectors(NamedTuple):
+    """Some vectors of an array."""
 
-    top: Var
+    array: Var
+    first: int
+    """Of the array's vectors."""
+
+    def get(self, index: Expr, start: Expr | int = 0, lanes: int = LANES) -> Expr:
+        """The index-th vector, or so many lanes that begin `start` lanes later."""
+        return self.array[span((index + self.first) * LANES + start, lanes)]
+
+    def put(self, index: Expr, value: Expr) -> None:
+        """Assign the index-th vector."""
+        T.buffer_store(self.array, value, [at(index + self.first)])
+
+
+class Sums(NamedTuple):
+    """What attending has come to, of each of a task's queries: vectors [query], and [query][d]."""
+
+    top: Vectors
     """Largest score so far, in all lanes."""
-    total: Var
+    total: Vectors
     """Sum of weights so far, one partial sum a lane."""
+    values: Vectors
+    """Weighted sums of V so far."""
+
+
+class Scratch(NamedTuple):
+    """State of one block of queries, in memory: vectors [query], or [query][page]."""
+
+    segment: Sums
+    """Over the segment of the context that is gone through, and with those before it in the end."""
+    earlier: Sums
+    """Over the segments before it."""
     fade: Var
     """What the sums of the chunks before this one are multiplied by."""
     scores: Var
     """Scores of the chunk, then their weights."""
     factors: Var
     """The weights as values are multiplied by them; `scores` itself where that is float32."""
-    values: Var
-    """Weighted sums of V so far."""
     queries: Queries | None
     """Queries in bytes, where they are multiplied so; then `factors` has the digits of weights."""
     units: Var
@@ -196,6 +221,11 @@ def new_scratch(fmt: KvFormat, shape: Shape, block: Block) -> Scratch:
         return T.alloc_buffer((count * LANES,), dtype, scope="global")
 
     all_queries = block.queries * shape.kv_heads
+
+    def sums() -> Sums:
+        found = vectors(all_queries * (2 + shape.vectors))
+        return Sums(*(Vectors(found, all_queries * first) for first in range(3)))
+
     scores = factors = vectors(block.queries * CHUNK_PAGES)
     if fmt.counts:
         factors = vectors(block.queries * CHUNK_PAGES * DIGITS, "uint8")
@@ -203,12 +233,11 @@ def new_scratch(fmt: KvFormat, shape: Shape, block: Block) -> Scratch:
         factors = vectors(block.queries * CHUNK_PAGES, fmt.factor_dtype)
     fades = vectors(block.queries)
     return Scratch(
-        vectors(all_queries),
-        vectors(all_queries),
+        sums(),
+        sums(),
         fades,
         scores,
         factors,
-        vectors(all_queries * shape.vectors),
         queries(all_queries, shape.padded) if fmt.counts else None,
         vectors(block.queries) if fmt.counts else fades,
         T.alloc_buffer((2 * CHUNK_PAGES,), "int64", scope="global"),

@@ -33,13 +33,13 @@ class Columns(NamedTuple):
     """Vector of the head."""
     kv_head: Expr
     state: Expr
-    """Vector of `scratch.values` where the first query's are kept."""
+    """Vector of the segment's sums where the first query's are kept."""
     sums: list[list[Var]]
     """[query and digit][vector]"""
 
     def faded(self, task: Task, query: int, v: int) -> Expr:
         """The sum of the earlier chunks."""
-        kept = task.scratch.values[at(self.state + (query * task.shape.vectors + v))]
+        kept = task.scratch.segment.values.get(self.state + (query * task.shape.vectors + v))
         return kept * task.scratch.fade[at(query)]
 
 
@@ -106,22 +106,21 @@ def _keep(task: Task, some: Columns) -> None:
             if fmt.counts:
                 whole = joined(done, get(some.sums[j * digits + 1][v], LANES))
                 done = fma(fmt.level, whole, scratch.units[at(j)], some.faded(task, j, v), LANES)
-            place = [at(some.state + (j * task.shape.vectors + v))]
-            T.buffer_store(scratch.values, done, place)
+            scratch.segment.values.put(some.state + (j * task.shape.vectors + v), done)
 
 
 def store(task: Task, nth: Expr) -> None:
     """Divide by the sums of weights and write the rows; a repeated row is written again."""
-    shape, block, scratch, work = task.shape, task.block, task.scratch, task.work
+    shape, block, sums, work = task.shape, task.block, task.scratch.segment, task.work
     lanes = gcd(shape.head_dim, LANES)  # no vector of `out` crosses from one head to the next
     head = T.bind((work.first_head + nth) * shape.group + work.part * block.heads)
     for j in range(block.queries):
         query = T.bind(nth * block.queries + j)
-        totals = scratch.total[at(query)]
+        totals = sums.total.get(query)
         total = intrinsic("float32", "llvm.vector.reduce.fadd", T.float32(0), totals)
         scale = T.bind(splat(T.float32(1) / total, lanes))
         column = T.bind((head + j % block.heads) * shape.head_dim)
         with T.serial(T.int64(shape.head_dim // lanes)) as v:
-            value = scratch.values[span(v * lanes + query * shape.padded, lanes)] * scale
+            value = sums.values.get(query * shape.vectors, v * lanes, lanes) * scale
             place = [task.row_of(j), span(column + v * lanes, lanes)]
             T.buffer_store(task.args.out, value, place)

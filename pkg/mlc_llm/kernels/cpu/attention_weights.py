@@ -26,8 +26,8 @@ def weigh(task: Task, here: Here, query: Expr, num_pages: Expr) -> None:
     with T.serial(num_pages) as page:
         put(top, T.max(get(top, LANES), scratch.scores[at(query * CHUNK_PAGES + page)]), LANES)
     largest = fmt.largest(get(top, LANES))
-    state = T.bind(here.nth * task.block.queries + query)
-    before = T.bind(scratch.top[at(state)])
+    sums, state = scratch.segment, T.bind(here.nth * task.block.queries + query)
+    before = T.bind(sums.top.get(state))
     now = T.bind(T.max(splat(largest, LANES), before))
     fade = exp2(level, T.bind(before - now), LANES)
     put(total, const(0.0, LANES), LANES)
@@ -39,9 +39,9 @@ def weigh(task: Task, here: Here, query: Expr, num_pages: Expr) -> None:
         scores, factors = scratch.scores, scratch.factors
         unit = split_weights(fmt, heaviest, scores, factors, query, num_pages, CHUNK_PAGES)
         T.buffer_store(scratch.units, splat(unit, LANES), [at(query)])
-    faded = fma(level, scratch.total[at(state)], fade, get(total, LANES), LANES)
-    T.buffer_store(scratch.total, faded, [at(state)])
-    T.buffer_store(scratch.top, now, [at(state)])
+    faded = fma(level, sums.total.get(state), fade, get(total, LANES), LANES)
+    sums.total.put(state, faded)
+    sums.top.put(state, now)
     T.buffer_store(scratch.fade, fade, [at(query)])
 
 
