@@ -3,6 +3,8 @@
     response_format       OpenAI's; with `schema` beside `type` as MLC LLM has it
     structured_outputs    vLLM's: one of json, json_object, regex, choice, grammar, structural_tag
     guided_json ...       vLLM's older names of the same
+    grammar, json_schema  llama.cpp's names
+    ebnf, regex           SGLang's names
 
 At most one of them may constrain the answer.
 """
@@ -14,7 +16,9 @@ from typing import Any
 import msgspec
 
 from mlc_llm.errors import BadRequest
-from mlc_llm.grammar.limits import check_grammar
+from mlc_llm.grammar.gbnf import is_gbnf
+from mlc_llm.grammar.gbnf_lark import lark_of_gbnf
+from mlc_llm.grammar.limits import MAX_LARK_BYTES, check_grammar
 from mlc_llm.grammar.tags import tags_grammar
 from mlc_llm.protocol.generation import Grammar
 from mlc_llm.protocol.requests import GenerationFields, ResponseFormat, StructuredOutputs
@@ -90,7 +94,7 @@ def _structured_outputs(given: StructuredOutputs | None) -> list[Grammar | None]
         else None,
         _text("regex", given.regex, "structured_outputs.regex"),
         _choice(given.choice, "structured_outputs.choice"),
-        _text("lark", given.grammar, "structured_outputs.grammar"),
+        _notation(given.grammar, "structured_outputs.grammar"),
         tags_grammar(given.structural_tag, "structured_outputs.structural_tag"),
     ]
     if not any(asked):
@@ -107,7 +111,11 @@ def _guided(request: GenerationFields) -> list[Grammar | None]:
         _schema(request.guided_json, "guided_json"),
         _text("regex", request.guided_regex, "guided_regex"),
         _choice(request.guided_choice, "guided_choice"),
-        _text("lark", request.guided_grammar, "guided_grammar"),
+        _notation(request.guided_grammar, "guided_grammar"),
+        _notation(request.grammar or None, "grammar"),
+        _notation(request.ebnf or None, "ebnf"),
+        _text("regex", request.regex or None, "regex"),
+        _schema(request.json_schema, "json_schema"),
     ]
 
 
@@ -126,6 +134,20 @@ def _schema(given: str | bool | dict[str, Any] | None, param: str) -> Grammar | 
 
 def _text(kind: Any, given: str | None, param: str) -> Grammar | None:
     return None if given is None else Grammar(kind, given, param)
+
+
+def _notation(given: str | None, param: str) -> Grammar | None:
+    """A grammar in one of two notations, in that which is compiled."""
+    if given is None or not is_gbnf(given):
+        return _text("lark", given, param)
+    check_grammar(Grammar("lark", given, param))  # before it is read
+    try:
+        lark = lark_of_gbnf(given)
+    except ValueError as error:
+        raise BadRequest(f"`{param}` cannot be used: {error}.", param=param) from error
+    if len(lark.encode()) > MAX_LARK_BYTES:
+        raise BadRequest(f"`{param}` is too long; say it in fewer rules.", param=param)
+    return Grammar("lark", lark, param)
 
 
 def _choice(given: list[str] | None, param: str) -> Grammar | None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from mlc_llm.protocol.service_fields import ServiceFields
+from mlc_llm.protocol.other_names import OtherNames
 
 
-class SamplingFields(ServiceFields, frozen=True, kw_only=True):
+class SamplingFields(OtherNames, frozen=True, kw_only=True):
     """How to sample, and what of the tokens to show. None: not given."""
 
     min_tokens: int | None = None

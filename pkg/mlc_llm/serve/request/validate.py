@@ -40,6 +40,9 @@ from mlc_llm.serve.request.restrict import Encode, allowed_tokens, bad_words
 
 MAX_STOP_CHARACTERS = 1000
 
+_LENGTHS = ("max_completion_tokens", "max_tokens", "n_predict", "max_new_tokens")
+"""Names of the same; the first one that is given counts."""
+
 Value = TypeVar("Value")
 
 
@@ -90,7 +93,9 @@ def generation_config(
         min_p=_given(request.min_p, defaults.min_p),
         frequency_penalty=_given(request.frequency_penalty, defaults.frequency_penalty),
         presence_penalty=_given(request.presence_penalty, defaults.presence_penalty),
-        repetition_penalty=_given(request.repetition_penalty, defaults.repetition_penalty),
+        repetition_penalty=_given(
+            _given(request.repetition_penalty, request.repeat_penalty), defaults.repetition_penalty
+        ),
         logit_bias=_logit_bias(request, ready),
         seed=request.seed,
         stop_strs=tuple(dict.fromkeys((*stops, *own_stops))),
@@ -115,6 +120,12 @@ def _check_ranges(request: GenerationFields) -> None:
         value = getattr(request, field)
         if allowed is not None and value is not None and value not in allowed:
             raise BadRequest(f"`{field}` must be {allowed}.", param=field)
+    allowed = VALUES["repetition_penalty"].complete
+    if request.repeat_penalty is not None and request.repeat_penalty not in allowed:
+        raise BadRequest(f"`repeat_penalty` must be {allowed}.", param="repeat_penalty")
+    if request.use_beam_search:
+        reason = "`use_beam_search` is not supported here; send `n` or `best_of`."
+        raise BadRequest(reason, param="use_beam_search")
 
 
 def _check_seed(request: GenerationFields) -> None:
@@ -138,14 +149,17 @@ def _max_tokens(
     defaults: GenerationDefaults,
     ready: Ready,
 ) -> int:
-    """Never more than the context holds, so that no number is too large for the engine."""
-    field, value, least = "max_tokens", request.max_tokens, 1
-    if isinstance(request, CompletionRequest):
-        least = 0 if request.echo else 1
-    elif request.max_completion_tokens is not None:
-        field, value = "max_completion_tokens", request.max_completion_tokens
-    if value is None:
+    """Never more than the context holds, so that no number is too large for the engine.
+
+    -1 is no bound, as llama.cpp's clients and others write it.
+    """
+    field = next((name for name in _LENGTHS if getattr(request, name, None) is not None), None)
+    if field is None:
         return -1 if defaults.max_tokens is None else defaults.max_tokens
+    value: int = getattr(request, field)
+    if value == -1 and field != "max_completion_tokens":
+        return -1
+    least = 0 if isinstance(request, CompletionRequest) and request.echo else 1
     if not least <= value <= MAX_INTEGER:
         raise BadRequest(
             f"`{field}` must be at least {least} and an integer of 64 bits.", param=field

@@ -55,6 +55,7 @@ TRIGGERED = {
     ],
 }
 TAGS_TEXT = '{"triggers":["<f="],"tags":[["<f=a>",{"type":"integer"},"</f>"],["<f=b>",{},""]]}'
+GBNF_AS_LARK = 'start: T0\nT0: "a"\n'
 ASKED: list[tuple[dict[str, Any], Grammar]] = [
     (
         {"response_format": {"type": "json_object"}},
@@ -116,6 +117,16 @@ ASKED: list[tuple[dict[str, Any], Grammar]] = [
     ({"guided_regex": "a"}, Grammar("regex", "a", "guided_regex")),
     ({"guided_choice": ["é"]}, Grammar("choice", '["é"]', "guided_choice")),
     ({"guided_grammar": "start: /a/"}, Grammar("lark", "start: /a/", "guided_grammar")),
+    ({"grammar": 'start: "a"'}, Grammar("lark", 'start: "a"', "grammar")),
+    ({"grammar": 'root ::= "a"'}, Grammar("lark", GBNF_AS_LARK, "grammar")),
+    ({"ebnf": 'root ::= "a"'}, Grammar("lark", GBNF_AS_LARK, "ebnf")),
+    ({"guided_grammar": 'root ::= "a"'}, Grammar("lark", GBNF_AS_LARK, "guided_grammar")),
+    (
+        {"structured_outputs": {"grammar": 'root ::= "a"'}},
+        Grammar("lark", GBNF_AS_LARK, "structured_outputs.grammar"),
+    ),
+    ({"regex": "a+", "ebnf": "", "grammar": ""}, Grammar("regex", "a+", "regex")),
+    ({"json_schema": SCHEMA}, Grammar("json_schema", TEXT, "json_schema")),
     (
         {"response_format": {"type": "text"}, "guided_regex": "a"},
         Grammar("regex", "a", "guided_regex"),

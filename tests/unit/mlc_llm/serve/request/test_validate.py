@@ -62,6 +62,16 @@ def test_ignore_eos_leaves_out_the_models_own_stops(fields: dict[str, Any]) -> N
     assert (config.stop_strs, config.stop_token_ids) == (("a",), ())
 
 
+def test_other_servers_names_of_a_field_mean_the_same() -> None:
+    for name in ("n_predict", "max_new_tokens"):
+        assert chat(**{name: 3}).max_tokens == 3
+        assert chat(**{name: 3, "max_tokens": 4}).max_tokens == 4
+        assert chat(**{name: -1}).max_tokens == -1
+    assert chat(repeat_penalty=1.5).repetition_penalty == 1.5
+    assert chat(repeat_penalty=1.5, repetition_penalty=1.25).repetition_penalty == 1.25
+    assert chat(max_tokens=-1, use_beam_search=False).max_tokens == -1
+
+
 def test_the_newer_name_of_max_tokens_wins() -> None:
     assert chat(max_tokens=5, max_completion_tokens=7).max_tokens == 7
 
@@ -102,7 +112,13 @@ BAD: list[dict[str, Any]] = [
     *({"repetition_penalty": value} for value in (0, 1e-300, -1, INFINITY)),
     *({"top_k": value} for value in (-5, 10**30, 10**400)),
     *({"n": value} for value in (0, -1, 129, 10**6)),
-    *({"max_tokens": value} for value in (0, -1, 2**70)),
+    *({"max_tokens": value} for value in (0, -2, 2**70)),
+    *({"n_predict": value} for value in (0, -2)),
+    {"max_new_tokens": 0},
+    *({"repeat_penalty": value} for value in (0, -1)),
+    {"use_beam_search": True},
+    {"grammar": "root ::= nothing"},
+    {"json_schema": "no JSON"},
     *({"max_completion_tokens": value} for value in (0, -1)),
     *({"seed": value} for value in (2**63, -(2**63) - 1)),
     *({"logprobs": value} for value in (-1, 21)),
