@@ -15,7 +15,7 @@ from mlc_llm.kernels import reference
 from mlc_llm.kernels.cpu.level import Level, detect
 from mlc_llm.kernels.cpu.linear_float import linear_float
 from mlc_llm.kernels.cpu.linear_grouped import gated_grouped, linear_grouped
-from mlc_llm.kernels.cpu.matmul import SMALL_PRODUCT
+from mlc_llm.kernels.cpu.matmul import CHUNK_ROWS, SMALL_PRODUCT
 from mlc_llm.kernels.cpu.quantize import quantize
 from mlc_llm.quantization.scheme import CODES
 
@@ -171,6 +171,17 @@ def test_a_product_spread_over_threads_has_the_same_bits(weights: str) -> None:
     run = product(detect({}), weights, w, "store")
     alone = np.concatenate([run(x[i : i + 1], None) for i in range(24)])
     assert np.array_equal(run(x, None), alone)
+
+
+@pytest.mark.parametrize("weights", ["f32", "q4"])
+@pytest.mark.parametrize("level", [LEVELS[0], Level.GENERIC], ids=str)
+def test_rows_have_the_same_bits_in_chunks_of_any_height(level: Level, weights: str) -> None:
+    w, x = matrix(ROWS, COLS), matrix(3 * CHUNK_ROWS + 1, COLS, seed=8)
+    run = product(level, weights, w, "store")
+    part = CHUNK_ROWS - 1
+    apart = [run(x[i : i + part], None) for i in range(0, len(x), part)]
+    for n in (0, CHUNK_ROWS, CHUNK_ROWS + 1, 2 * CHUNK_ROWS + 3, len(x)):
+        assert np.array_equal(run(x[:n], None), np.concatenate(apart)[:n])
 
 
 @pytest.mark.parametrize("level", LEVELS)

@@ -9,8 +9,8 @@ from tvm import relax
 from tvm.ir import Expr
 
 from mlc_llm.compiler.abi import round_up
+from mlc_llm.kernels.cpu.epilogue import GATED
 from mlc_llm.kernels.cpu.experts import experts_add, experts_gated
-from mlc_llm.kernels.cpu.matmul import GATED
 from mlc_llm.kernels.cpu.route import add_weighted, group_by_expert, route
 from mlc_llm.models.architecture import Experts
 from mlc_llm.models.step_emitter import (

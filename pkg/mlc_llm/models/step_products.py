@@ -9,11 +9,11 @@ from tvm import relax
 from tvm.ir import Expr, GlobalVar
 
 from mlc_llm.compiler.abi import round_up
+from mlc_llm.kernels.cpu.epilogue import GATED, Epilogue
 from mlc_llm.kernels.cpu.layer_norm import layer_norm, layer_norm_quantize
 from mlc_llm.kernels.cpu.linear_float import linear_float
 from mlc_llm.kernels.cpu.linear_grouped import gated_grouped, linear_grouped
 from mlc_llm.kernels.cpu.linear_heads import linear_heads
-from mlc_llm.kernels.cpu.matmul import GATED, Epilogue
 from mlc_llm.kernels.cpu.norm import rms_norm, rms_norm_add, rms_norm_quantize
 from mlc_llm.kernels.cpu.quantize import quantize
 from mlc_llm.models.parameters import ROW_BLOCK

@@ -18,10 +18,7 @@ from tvm.ir import Expr
 from tvm.tirx import PrimFunc, Var
 
 from mlc_llm.compiler.abi import TILE_ROWS
-from mlc_llm.kernels.cpu.level import TRAITS, Level
-from mlc_llm.kernels.cpu.linear_float import blocks_of_tile, operands_float, sums_float
-from mlc_llm.kernels.cpu.linear_grouped import operands_grouped, sums_grouped
-from mlc_llm.kernels.cpu.matmul import (
+from mlc_llm.kernels.cpu.epilogue import (
     PANEL_BLOCKS,
     Epilogue,
     GatedOutput,
@@ -29,6 +26,9 @@ from mlc_llm.kernels.cpu.matmul import (
     Sums,
     output_args,
 )
+from mlc_llm.kernels.cpu.level import TRAITS, Level
+from mlc_llm.kernels.cpu.linear_float import blocks_of_tile, operands_float, sums_float
+from mlc_llm.kernels.cpu.linear_grouped import operands_grouped, sums_grouped
 from mlc_llm.kernels.cpu.quantize import Quantized
 from mlc_llm.kernels.cpu.vector import arg, fma, get, prim_func, span, splat, symbol
 from mlc_llm.models.architecture import Experts

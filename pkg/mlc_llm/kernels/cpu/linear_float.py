@@ -11,15 +11,9 @@ from tvm.ir import Expr
 from tvm.tirx import PrimFunc, Var
 
 from mlc_llm.compiler.abi import round_up
+from mlc_llm.kernels.cpu.epilogue import Epilogue, Sums, is_gated, output_args
 from mlc_llm.kernels.cpu.level import TRAITS, Level
-from mlc_llm.kernels.cpu.matmul import (
-    Epilogue,
-    Sums,
-    for_each_tile,
-    is_gated,
-    new_sums,
-    output_args,
-)
+from mlc_llm.kernels.cpu.matmul import for_each_tile, new_sums
 from mlc_llm.kernels.cpu.vector import (
     arg,
     fma,

@@ -14,17 +14,16 @@ from tvm.tirx import PrimFunc, Var
 
 from mlc_llm.compiler.abi import TILE_ROWS
 from mlc_llm.kernels.cpu.dot import dot_group
-from mlc_llm.kernels.cpu.level import TRAITS, Level
-from mlc_llm.kernels.cpu.matmul import (
+from mlc_llm.kernels.cpu.epilogue import (
     PANEL_BLOCKS,
     Epilogue,
     GatedOutput,
     Sums,
-    for_each_tile,
     is_gated,
-    new_sums,
     output_args,
 )
+from mlc_llm.kernels.cpu.level import TRAITS, Level
+from mlc_llm.kernels.cpu.matmul import for_each_tile, new_sums
 from mlc_llm.kernels.cpu.quantize import Quantized
 from mlc_llm.kernels.cpu.vector import (
     arg,

@@ -10,9 +10,10 @@ import tvm.script.ir_builder.tirx as T
 from tvm.ir import Expr
 from tvm.tirx import PrimFunc
 
+from mlc_llm.kernels.cpu.epilogue import output_args
 from mlc_llm.kernels.cpu.level import Level
 from mlc_llm.kernels.cpu.linear_float import blocks_of_tile, operands_float, sums_float
-from mlc_llm.kernels.cpu.matmul import for_each_tile, output_args
+from mlc_llm.kernels.cpu.matmul import for_each_tile
 from mlc_llm.kernels.cpu.vector import prim_func, symbol
 from mlc_llm.models.parameters import ROW_BLOCK
 
