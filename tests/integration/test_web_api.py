@@ -295,6 +295,7 @@ def test_debug_routes_exist_only_when_asked_for(web: WebServer) -> None:
     assert web.engine.num_resets == 1
     metrics = post(web, "/debug/dump_engine_metrics", **body).json()["metrics"]
     assert metrics["kv_pages_total"] == 10
+    assert metrics["prompt_tokens_sum"] == metrics["prompt_tokens_total"]
     with WebServer() as plain:
         assert post(plain, "/debug/reset_engine").status_code == 404
     with WebServer(enable_debug=True, enable_tracing=True) as traced:

@@ -24,6 +24,7 @@ from mlc_llm.errors import BadModel
 from mlc_llm.home import packed_weights
 from mlc_llm.kernels.cpu.level import Level
 from mlc_llm.models.folder import ModelFolder, open_folder
+from mlc_llm.models.gguf.unpack import source_of
 from mlc_llm.models.rope import rope_table
 from mlc_llm.protocol.generation import GenerationConfig
 from mlc_llm.protocol.messages import PROTOCOL_VERSION, Ready
@@ -110,7 +111,7 @@ class ModelTexts:
 
 def build(spec: EngineSpec, ends: Sequence[End], announcer: Announcer) -> Built:
     """Make the engine that `spec` asks for. Raises `BadModel` or `BadConfig`."""
-    announcer.progress("decide", f"reading {spec.model}")
+    announcer.progress("decide", f"reading {source_of(Path(spec.model))}")
     threads = _settle_threads(spec)
     folder = open_folder(Path(spec.model))
     device = choose_device(spec.device)
@@ -196,8 +197,10 @@ def _sizes(spec: EngineSpec, folder: ModelFolder, scheme: Scheme, device: str) -
 
 
 def _load(folder: ModelFolder, scheme: Scheme, library: Library, announcer: Announcer) -> Loaded:
+    message = f"loading the weights of {source_of(folder.path).name}"
+
     def progress(done: int, total: int) -> None:
-        announcer.progress("load", f"loading the weights of {folder.path.name}", done / total)
+        announcer.progress("load", message, done / total)
 
     progress(0, 1)
     return load_cached(folder, scheme, progress, packed_weights(), library.search)
@@ -262,6 +265,8 @@ def _why_scheme(spec: EngineSpec, folder: ModelFolder, scheme: Scheme) -> str:
         return f"the nearest that kernels read to {folder.quantization}, which the folder is in"
     if spec.quantization is not None:
         return "as asked for"
+    if folder.best_served == scheme.name:
+        return "the nearest that kernels read to what the weights are in"
     millions = folder.architecture.num_parameters / 1e6
     return f"for a model of {millions:.3g} million parameters"
 

@@ -11,11 +11,13 @@ from typing import Any, TypeVar
 
 from litestar import Request, Response, post
 from litestar.handlers import HTTPRouteHandler
+from msgspec.structs import asdict
 
 from mlc_api.routes.body import read_body
 from mlc_api.sse import encode_object
 from mlc_api.state import Served
 from mlc_llm.errors import BadRequest, EngineUnavailable
+from mlc_llm.serve.metrics import EngineMetrics
 
 JSON = "application/json"
 QUERY_SECONDS = 30.0
@@ -43,7 +45,8 @@ def debug_routes(served: Served) -> list[HTTPRouteHandler]:
     @post("/debug/dump_engine_metrics", status_code=200)
     async def dump_engine_metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
         stats = await ask(request, served.engine.stats)
-        return Response(encode_object({"metrics": stats}), media_type=JSON)
+        numbers = {**asdict(stats), **EngineMetrics(stats).metrics}  # ours, and by MLC LLM's names
+        return Response(encode_object({"metrics": numbers}), media_type=JSON)
 
     @post("/debug/reset_engine", status_code=200)
     async def reset_engine(request: Request[Any, Any, Any]) -> Response[bytes]:

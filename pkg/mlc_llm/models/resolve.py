@@ -47,6 +47,10 @@ def resolve_model(model: str | None) -> Path:
         return unpack(path)
     if model == PACKAGED_NAME and not path.exists():
         return _packaged_model()
+    if path.is_file():
+        raise BadModel(f"{path} is neither a GGUF file nor a model's configuration; name a folder")
+    if path.suffix == GGUF_SUFFIX and not path.exists():
+        raise BadModel(f"there is no file {path}")
     complaint = f"no model folder was found for {model!r}{_hub_hint(model)}"
     return _first_model(_places(path), complaint)
 

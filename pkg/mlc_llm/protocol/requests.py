@@ -124,6 +124,8 @@ class DebugConfig(Struct, frozen=True, kw_only=True):
     """MLC LLM's `debug_config`."""
 
     ignore_eos: bool | None = None
+    special_request: Any = None
+    """Refused: the engine's numbers have an endpoint of their own."""
 
 
 class GenerationFields(SamplingFields, frozen=True, kw_only=True):

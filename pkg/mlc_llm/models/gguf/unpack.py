@@ -95,6 +95,11 @@ def weight_files(folder: Path) -> list[Path]:
     return [] if found is None else [part.resolve() for part in parts_of(found)]
 
 
+def source_of(folder: Path) -> Path:
+    """What a user calls the model in this folder: the GGUF file it was made of, or itself."""
+    return next(iter(weight_files(folder)), folder)
+
+
 def _publish(scratch: Path, folder: Path) -> None:
     try:
         scratch.rename(folder)

@@ -141,6 +141,12 @@ def _check_streaming(request: GenerationFields) -> None:
 
 def _ignores_eos(request: GenerationFields) -> bool:
     debug = request.debug_config
+    if debug is not None and debug.special_request is not None:
+        raise BadRequest(
+            "`debug_config.special_request` is not supported here; see GET /metrics, or "
+            "`engine.metrics()` in Python.",
+            param="debug_config.special_request",
+        )
     return bool(request.ignore_eos or (debug is not None and debug.ignore_eos))
 
 

@@ -19,7 +19,7 @@ from mlc_llm.models.folder import open_folder
 from mlc_llm.models.gguf import unpack as unpacking
 from mlc_llm.models.gguf.file import read_header
 from mlc_llm.models.gguf.tokenizer import merges_by_score, tokenizer
-from mlc_llm.models.gguf.unpack import unpack
+from mlc_llm.models.gguf.unpack import source_of, unpack
 from mlc_llm.models.resolve import resolve_model
 from mlc_llm.weights.sources import gguf as source
 from support import gguf_files, toy_tokenizers
@@ -195,6 +195,7 @@ def test_a_file_is_unpacked_once_and_again_when_it_changes(tmp_path: Path) -> No
     first = unpack(file)
     (first / "mark").touch()
     assert unpack(file) == first
+    assert (source_of(first), source_of(tmp_path)) == (file, tmp_path)
     assert (first / "mark").exists()
     gguf_files.write_llama(file, tiny_llama(intermediate_size=64))
     assert unpack(file) != first

@@ -89,6 +89,14 @@ def test_an_address_must_be_a_user_and_a_repository(name: str) -> None:
         resolve_model(f"HF://{name}")
 
 
+def test_a_file_that_is_no_model_is_told_so(here: Path) -> None:
+    (here / "notes.txt").write_text("x")
+    with pytest.raises(BadModel, match=r"notes\.txt is neither a GGUF file"):
+        resolve_model(str(here / "notes.txt"))
+    with pytest.raises(BadModel, match=r"there is no file .*gone\.gguf"):
+        resolve_model(str(here / "gone.gguf"))
+
+
 def test_an_unknown_name_lists_where_it_was_looked_for() -> None:
     with pytest.raises(BadModel) as raised:
         resolve_model("nothing")

@@ -12,6 +12,7 @@ import pytest
 from mlc_llm.errors import BadModel, BadRequest, ModelNotFound, PromptTooLong
 from mlc_llm.protocol.messages import PROTOCOL_VERSION, Ready, Submit
 from mlc_llm.protocol.requests import ChatCompletionRequest, CompletionRequest, from_arguments
+from mlc_llm.serve.request.model_name import check_model_name
 from mlc_llm.serve.request.prepare import Prepared, ServedModel, prepare_chat, prepare_completion
 from support.byte_model import READY, TEMPLATE, VOCAB, write_folder
 from support.shared import shared_path
@@ -83,6 +84,11 @@ def test_the_answer_says_what_the_request_said(model: ServedModel) -> None:
 @pytest.mark.parametrize("name", [None, "", "./dist/toy/", "./dist/toy", "toy"])
 def test_the_served_name_and_its_last_part_are_known(model: ServedModel, name: Any) -> None:
     chat(model, "Hello", model=name)
+
+
+@pytest.mark.parametrize("name", ["toy", "toy.gguf", "/m/toy.gguf"])
+def test_a_gguf_file_is_known_without_its_suffix(name: str) -> None:
+    check_model_name(name, "/m/toy.gguf")
 
 
 @pytest.mark.parametrize("name", ["other", "dist", "to"])

@@ -55,6 +55,13 @@ def test_a_stop_string_that_names_a_special_token_stops_at_the_token() -> None:
     assert chat(stop="<eot>").stop_token_ids == (9, 2)
 
 
+def test_a_special_request_is_told_where_the_numbers_are() -> None:
+    chat(debug_config={"pinned_system_prompt": True, "special_request": None})
+    with pytest.raises(BadRequest, match="GET /metrics") as caught:
+        chat(debug_config={"special_request": "query_engine_metrics"})
+    assert caught.value.param == "debug_config.special_request"
+
+
 @pytest.mark.parametrize("fields", [{"ignore_eos": True}, {"debug_config": {"ignore_eos": True}}])
 def test_ignore_eos_leaves_out_the_models_own_stops(fields: dict[str, Any]) -> None:
     config = chat(stop="a", **fields)
