@@ -46,6 +46,7 @@ def test_what_has_waited_goes_in_frames_of_bounded_size_and_loses_nothing(
     outbox = Outbox(channel.send)
     said: dict[int, str] = {0: "", 1: "", 2: ""}
     for number, (news, room) in enumerate(steps):
+        waited = not outbox.is_empty
         for index, num_told in news:
             text = f"<{number}>"
             entries = (TokenLogprob(b"x", -1.0, ()),) * num_told
@@ -54,8 +55,9 @@ def test_what_has_waited_goes_in_frames_of_bounded_size_and_loses_nothing(
         channel.room = room
         before = len(channel.frames)
         outbox.publish()
-        for frame in channel.frames[before:][1:]:  # the first may be what one step said
-            assert sum(map(told, frame.deltas)) <= MOST_TOLD or len(frame.deltas) == 1
+        if waited:
+            for frame in channel.frames[before:]:
+                assert sum(map(told, frame.deltas)) <= MOST_TOLD
     outbox.finished.append(Finished("r", 1, 1))
     channel.room = 1000
     assert outbox.publish()
