@@ -7,6 +7,8 @@ row.
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -64,6 +66,12 @@ class Adjustments:
         self._min_tokens = config.min_tokens if stops else 0
         penalized = bool(self._frequency or self._presence or self._repetition != 1)
         self._generated = TokenCounts() if penalized else None
+
+    def of_another_choice(self) -> Adjustments:
+        """Those of a new choice of the same request: what was asked for is in memory once."""
+        other = copy.copy(self)
+        other._generated = None if self._generated is None else TokenCounts()
+        return other
 
     def observe(self, token_id: int) -> None:
         """This token was generated."""

@@ -45,13 +45,13 @@ class Unsampleable(ArithmeticError):
 class ChoiceMemory:
     """What the sampler remembers of one choice."""
 
-    def __init__(self, config: GenerationConfig, index: int, vocab_size: int) -> None:
+    def __init__(self, config: GenerationConfig, index: int, adjustments: Adjustments) -> None:
         seed = secrets.randbits(64) if config.seed is None else config.seed
         self.config = config
         self.key = stream_key(seed, index)
         self.position = 0
         """Tokens generated so far."""
-        self.adjustments = Adjustments(config, vocab_size)
+        self.adjustments = adjustments
         self.restrictions = restrictions(config)
 
     def observe(self, token_id: int) -> None:
@@ -69,6 +69,8 @@ class NumpySampler:
         """`vocab_size`: tokens that exist; columns of logits beyond it are never looked at."""
         self._vocab_size = vocab_size
         self._scratch = np.empty(vocab_size, np.float32)
+        self._opened: ChoiceMemory | None = None
+        """The choice that was opened last: the next one is mostly of the same request."""
 
     def check(self, generation: GenerationConfig) -> str | None:
         """Why a request cannot be sampled, in one sentence, or None."""
@@ -76,7 +78,13 @@ class NumpySampler:
 
     def open(self, generation: GenerationConfig, index: int) -> ChoiceMemory:
         """The memory of choice `index` of a new request; without a seed, one is drawn."""
-        return ChoiceMemory(generation, index, self._vocab_size)
+        last = self._opened
+        if last is not None and last.config is generation:
+            adjustments = last.adjustments.of_another_choice()
+        else:
+            adjustments = Adjustments(generation, self._vocab_size)
+        self._opened = ChoiceMemory(generation, index, adjustments)
+        return self._opened
 
     def observe(self, memory: object, token_id: int) -> None:
         """As if `token_id` had been sampled, to the last effect on what is sampled after it."""

@@ -273,6 +273,23 @@ def test_a_repeated_token_is_worn_down_by_the_frequency_penalty() -> None:
     assert picks == [Pick(0), Pick(0), Pick(1), Pick(0)]
 
 
+def test_choices_of_a_request_share_what_was_asked_for_and_count_their_own_tokens() -> None:
+    sampler = NumpySampler(5)
+    bias = dict.fromkeys(range(4), 2.0)
+    config = GenerationConfig(temperature=0, frequency_penalty=2, logit_bias=bias)
+    row = np.array([[1.0, 0.5, 0.0, 0.0, 2.0]], np.float32)
+
+    def pick(memory: ChoiceMemory) -> int:
+        (picked,) = sampler.sample(row, [memory])
+        assert isinstance(picked, Pick)
+        return picked.token_id
+
+    first, second = sampler.open(config, 0), sampler.open(config, 1)
+    assert [pick(first), pick(first), pick(second)] == [0, 1, 0]
+    assert np.shares_memory(first.adjustments._bias, second.adjustments._bias)
+    assert pick(sampler.open(GenerationConfig(temperature=0), 0)) == 4
+
+
 def test_uniforms_are_those_of_splitmix64() -> None:
     first = uniform(1234567, 0)
     assert first == (6457827717110365317 >> 11) * 2.0**-53  # from the published test vector
