@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from litestar.types import ASGIApp, HTTPResponseStartEvent, Receive, Scope, Send
 
-from mlc_api.disconnect import UntilDisconnect
+from mlc_api.attended import StreamFailed, attended
 from mlc_api.errors import error_event
 from mlc_api.measures import Measured
 from mlc_api.sse import DONE, EventWriter, encode_object
@@ -60,28 +60,14 @@ def answer(served: Served, prepared: Prepared, endpoint: Endpoint) -> ASGIApp:
         measured = Measured(
             served.measures, endpoint, n=prepared.answer.num_choices, submits=prepared.submits
         )
-        watch = UntilDisconnect(receive)
-        outcome: BaseException | None = None
-        try:
-            async with watch:
-                stream = served.engine.open(prepared.submits)
-                try:
-                    await give(stream, prepared.answer, endpoint, measured, send)
-                finally:
-                    stream.close()
-        except _StreamFailed as failed:
-            outcome = failed.__cause__
-        except BaseException as error:
-            outcome = error
-            raise
-        finally:
-            measured.ended(outcome, gone=watch.gone)
+        async with attended(measured, receive):
+            stream = served.engine.open(prepared.submits)
+            try:
+                await give(stream, prepared.answer, endpoint, measured, send)
+            finally:
+                stream.close()
 
     return respond
-
-
-class _StreamFailed(Exception):
-    """The answer failed after it had begun; the client has been told."""
 
 
 async def _whole(
@@ -120,5 +106,5 @@ async def _stream(
         if not isinstance(error, MLCError):
             logger.error("an answer failed after it had begun", exc_info=error)
         await send({"type": "http.response.body", "body": error_event(error), "more_body": False})
-        raise _StreamFailed from error
+        raise StreamFailed from error
     await send({"type": "http.response.body", "body": DONE, "more_body": False})

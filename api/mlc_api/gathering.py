@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from mlc_api.disconnect import UntilDisconnect
+from mlc_api.attended import attended
 from mlc_api.measures import Measured
 from mlc_api.sse import encode_object
 from mlc_api.state import Served
@@ -27,22 +27,14 @@ def gathered(served: Served, submits: Sequence[Submit], endpoint: str, make: Mak
 
     async def respond(scope: Scope, receive: Receive, send: Send) -> None:
         measured = Measured(served.measures, endpoint, n=1)
-        watch = UntilDisconnect(receive)
-        outcome: BaseException | None = None
-        try:
-            async with watch:
-                body = encode_object(await _gather(served, submits, measured, make))
-                headers = [
-                    (b"content-type", b"application/json"),
-                    (b"content-length", b"%d" % len(body)),
-                ]
-                await send({"type": "http.response.start", "status": 200, "headers": headers})
-                await send({"type": "http.response.body", "body": body, "more_body": False})
-        except BaseException as error:
-            outcome = error
-            raise
-        finally:
-            measured.ended(outcome, gone=watch.gone)
+        async with attended(measured, receive):
+            body = encode_object(await _gather(served, submits, measured, make))
+            headers = [
+                (b"content-type", b"application/json"),
+                (b"content-length", b"%d" % len(body)),
+            ]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": body, "more_body": False})
 
     return respond
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from mlc_api.answering import head
-from mlc_api.disconnect import UntilDisconnect
+from mlc_api.attended import StreamFailed, attended
 from mlc_api.measures import Measured
 from mlc_api.sse import encode_object, event
 from mlc_api.state import Served
@@ -35,31 +35,17 @@ def respond_to(served: Served, asked: Asked, store: ResponseStore) -> ASGIApp:
 
     async def respond(scope: Scope, receive: Receive, send: Send) -> None:
         measured = Measured(served.measures, "responses", n=1, submits=asked.prepared.submits)
-        watch = UntilDisconnect(receive)
-        outcome: BaseException | None = None
-        try:
-            async with watch:
-                stream = served.engine.open(asked.prepared.submits)
-                try:
-                    give = _stream if asked.prepared.stream else _whole
-                    with named_as_here():
-                        response = await give(stream, asked, measured, send)
-                finally:
-                    stream.close()
-                _keep(store, asked, response)
-        except _StreamFailed as failed:
-            outcome = failed.__cause__
-        except BaseException as error:
-            outcome = error
-            raise
-        finally:
-            measured.ended(outcome, gone=watch.gone)
+        async with attended(measured, receive):
+            stream = served.engine.open(asked.prepared.submits)
+            try:
+                give = _stream if asked.prepared.stream else _whole
+                with named_as_here():
+                    response = await give(stream, asked, measured, send)
+            finally:
+                stream.close()
+            _keep(store, asked, response)
 
     return respond
-
-
-class _StreamFailed(Exception):
-    """The answer failed after it had begun; the client has been told."""
 
 
 def _keep(store: ResponseStore, asked: Asked, response: ResponseObject) -> None:
@@ -106,7 +92,7 @@ async def _stream(
         if not isinstance(error, MLCError):
             logger.error("a response failed after it had begun", exc_info=error)
         await _send(send, source.fail(error), more=False)
-        raise _StreamFailed from error
+        raise StreamFailed from error
     await _send(send, last, more=False)
     return source.response
 
