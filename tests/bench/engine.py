@@ -32,6 +32,8 @@ from mlc_llm.quantization.scheme import Scheme
 from mlc_llm.serve.client.client import EngineClient
 from mlc_llm.weights.load import choose_scheme, weights_bytes
 
+LARGE = 16 << 20
+"""Bytes from which a mapping without a name holds weights, KV pages or logits."""
 GREEDY = GenerationConfig(temperature=0.0, ignore_eos=True)
 
 
@@ -191,10 +193,22 @@ def _print_decode(
 
 
 def _print_memory(engine_pid: int, weights: int) -> None:
-    mib = 1 << 20
-    engine = psutil.Process(engine_pid).memory_info().rss / mib
-    own = psutil.Process().memory_info().rss / mib
-    print(f"RSS: engine {engine:.0f} MiB, client {own:.0f} MiB, weights {weights / mib:.0f} MiB")
+    own = psutil.Process().memory_info().rss >> 20
+    kinds = dict.fromkeys(("arrays", "C heap", "libraries", "Python and the rest"), 0)
+    for mapping in psutil.Process(engine_pid).memory_maps(grouped=False):
+        kinds[_kind(mapping.path, mapping.size)] += mapping.rss
+    parts = ", ".join(f"{name} {size / (1 << 20):.0f}" for name, size in kinds.items())
+    print(f"RSS: engine {sum(kinds.values()) >> 20} MiB, client {own} MiB")
+    print(f"  engine: {parts}; weights are {weights >> 20} of the arrays")
+
+
+def _kind(path: str, size: int) -> str:
+    """What a mapping of the engine holds."""
+    if path == "[heap]":
+        return "C heap"
+    if path.startswith("/"):
+        return "libraries"
+    return "arrays" if size >= LARGE else "Python and the rest"
 
 
 if __name__ == "__main__":
