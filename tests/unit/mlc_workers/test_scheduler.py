@@ -175,6 +175,16 @@ def test_a_prompt_that_can_never_fit_is_refused_at_once() -> None:
     assert bench.refused([1] * 63) is None
 
 
+def test_more_tokens_than_may_wait_are_refused_and_one_prompt_always_may() -> None:
+    bench = Bench(max_waiting_tokens=50, max_num_sequence=1)
+    bench.submit([1] * 60)
+    assert isinstance(bench.refused([1]), Overloaded)
+    bench.step()
+    bench.submit([2] * 30)
+    bench.submit([3] * 20)
+    assert isinstance(bench.refused([4]), Overloaded)
+
+
 def test_more_than_max_waiting_requests_are_refused() -> None:
     bench = Bench(max_waiting=2, max_num_sequence=1)
     assert [bench.refused([1]) for _ in range(3)] == [None, None, None]

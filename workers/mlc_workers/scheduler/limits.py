@@ -23,6 +23,8 @@ class Limits(Struct, frozen=True, kw_only=True):
     whole_prompts: bool = False
     """Every prompt is computed in one step, which has room for the longest."""
     max_waiting: int = 1024
+    max_waiting_tokens: int = 1 << 22
+    """Tokens of all prompts that wait, at most; as Python's integers they take 36 bytes each."""
     max_read_rows: int = 256
     """Rows of logits of prompts that one step gives at most, so that their memory is bounded."""
 

@@ -42,6 +42,8 @@ class Scheduler:
         state = self.state
         if len(state.waiting) >= self.limits.max_waiting + state.kv.table.num_free:
             return Overloaded("too many requests are waiting; try again later")
+        if not self._has_room_for(request.num_prompt_tokens):
+            return Overloaded("too many tokens are waiting; try again later")
         return None
 
     def submit(self, request: Request) -> MLCError | None:
@@ -118,6 +120,14 @@ class Scheduler:
     def audit(self) -> None:
         """Prove that no page leaked and all books agree."""
         self.state.audit()
+
+    def _has_room_for(self, num_tokens: int) -> bool:
+        """Whether a prompt of so many tokens may wait with the others."""
+        waiting, limits = self.state.waiting, self.limits
+        if (len(waiting) + 1) * limits.max_length <= limits.max_waiting_tokens:
+            return True  # however long they are: it is not worth counting
+        num_waiting = sum(len(choice.tokens) for choice in waiting)
+        return not waiting or num_waiting + num_tokens <= limits.max_waiting_tokens
 
     def _prompt_budget(self, num_left: int) -> int:
         """Tokens of prompts for a step that has `num_left` to give."""
