@@ -18,6 +18,7 @@ from mlc_llm.errors import MLCError, one_line
 
 COMMANDS = {
     "serve": ("mlc_api.serve:main", "serve a model over OpenAI's REST API"),
+    "chat": ("mlc_llm.commands.chat:main", "talk to a model in the terminal"),
     "convert_weight": (
         "mlc_llm.commands.convert_weight:main",
         "write a Hugging Face model's weights in MLC's form",
@@ -36,7 +37,6 @@ COMMANDS = {
 """Subcommand: where its `main(argv) -> int` lives, and what it does."""
 
 NOT_HERE = {
-    "chat": "start `mlc_llm serve` and talk to it with any OpenAI client",
     "package": "only serving is supported",
     "calibrate": "float8 weights need none: activations stay floats here",
     "router": "only serving with one engine is supported",
