@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from kernels.device import LEVELS, Kernel, filled
 from mlc_llm.kernels import reference
 from mlc_llm.kernels import reference_latent as twin
-from mlc_llm.kernels.cpu.latent import latent_append, latent_attention
+from mlc_llm.kernels.cpu.latent_append import latent_append
+from mlc_llm.kernels.cpu.latent_attention import latent_attention
 from mlc_llm.kernels.cpu.level import Level
 from mlc_llm.kernels.cpu.linear_heads import linear_heads
 from mlc_llm.models.architecture import Latent

@@ -28,7 +28,8 @@ b logit rows, e hidden rows, P pages of the pool, c rows of the rotary table.
                                first axis of each lie side by side (`kernels.cpu.kv_format`);
                                in int8, uint8 here, four of them, and 16 float32 scales follow each.
                                Of attention over latents kv[L, P, 1, 1, 16 * D]: a page is
-                               [16 tokens][D], latent and rotated key of each (`kernels.cpu.latent`)
+                               [16 tokens][D], latent and rotated key of each
+                               (`kernels.cpu.latent_pages`)
     logits     float32[b, V]   result, written in place; V = vocab_size rounded up to 16,
                                columns past vocab_size are junk
     hidden     float32[e, H]   result, written in place: rows of the last layer, before the norm

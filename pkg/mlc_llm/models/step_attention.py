@@ -11,7 +11,8 @@ from tvm.ir import Expr
 from mlc_llm.compiler.abi import PAGE_SIZE, round_up
 from mlc_llm.kernels.cpu.attention import attention
 from mlc_llm.kernels.cpu.kv_format import KvFormat
-from mlc_llm.kernels.cpu.latent import latent_append, latent_attention
+from mlc_llm.kernels.cpu.latent_append import latent_append
+from mlc_llm.kernels.cpu.latent_attention import latent_attention
 from mlc_llm.kernels.cpu.norm import rms_norm, rms_norm_quantize
 from mlc_llm.kernels.cpu.rope import rope_append
 from mlc_llm.kernels.cpu.rope_heads import Rotation
