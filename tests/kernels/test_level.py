@@ -24,6 +24,11 @@ def test_the_environment_can_force_a_lower_level() -> None:
     assert detect({"MLC_CPU_LEVEL": "avx2"}, REQUIRED_FLAGS[Level.AVX512_VNNI]) is Level.AVX2
 
 
+@pytest.mark.parametrize("forced", ["", " "])
+def test_an_empty_variable_forces_nothing(forced: str) -> None:
+    assert detect({"MLC_CPU_LEVEL": forced}, REQUIRED_FLAGS[Level.AVX2]) is Level.AVX2
+
+
 @pytest.mark.parametrize("forced", ["avx512_vnni", "sse9"])
 def test_a_forced_level_the_cpu_lacks_or_nobody_knows_is_refused(forced: str) -> None:
     with pytest.raises(BadConfig, match=f"{forced} cannot be used.*avx2, sse4, generic"):

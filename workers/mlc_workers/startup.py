@@ -47,14 +47,9 @@ from mlc_workers.engine.inbox import Checks, End
 from mlc_workers.engine.loop import Engine
 from mlc_workers.guided.service import GrammarService, loader
 from mlc_workers.main import Built
+from mlc_workers.runner.cores import THREADS_VARIABLE, asked_threads, usable_cores
 from mlc_workers.runner.final_norm import FinalNorm
-from mlc_workers.runner.library import (
-    Library,
-    load_library,
-    open_library,
-    usable_cores,
-    use_threads,
-)
+from mlc_workers.runner.library import Library, load_library, open_library, use_threads
 from mlc_workers.runner.pool import new_pool
 from mlc_workers.runner.runner import Runner
 from mlc_workers.sampling.sampler import NumpySampler
@@ -112,7 +107,7 @@ class ModelTexts:
 def build(spec: EngineSpec, ends: Sequence[End], announcer: Announcer) -> Built:
     """Make the engine that `spec` asks for. Raises `BadModel` or `BadConfig`."""
     announcer.progress("decide", f"reading {source_of(Path(spec.model))}")
-    threads = _settle_threads(spec)
+    threads, why_threads = _settle_threads(spec)
     folder = open_folder(Path(spec.model))
     device = choose_device(spec.device)
     scheme = choose_scheme(folder, spec.quantization, spec.kv_cache_dtype)
@@ -155,7 +150,7 @@ def build(spec: EngineSpec, ends: Sequence[End], announcer: Announcer) -> Built:
     )
     decisions = (
         f"device = {device.kind}: {device.reason}",
-        f"threads = {threads}: {'as asked for' if spec.threads else 'the cores that may be used'}",
+        f"threads = {threads}: {why_threads}",
         f"quantization = {scheme.name}: {_why_scheme(spec, folder, scheme)}",
         f"library: {origin}",
         f"weights: {loaded.origin}",
@@ -177,9 +172,13 @@ def _library(
     return library, f"{spec.model_lib}, as asked for"
 
 
-def _settle_threads(spec: EngineSpec) -> int:
-    """Before the first kernel."""
-    return use_threads(spec.threads or usable_cores())
+def _settle_threads(spec: EngineSpec) -> tuple[int, str]:
+    """How many threads kernels use, and why; before the first kernel."""
+    if spec.threads:
+        return use_threads(spec.threads), "as asked for"
+    if asked := asked_threads():
+        return use_threads(asked), f"as {THREADS_VARIABLE} asks"
+    return use_threads(usable_cores()), "the physical cores that may be used"
 
 
 def _sizes(spec: EngineSpec, folder: ModelFolder, scheme: Scheme, device: str) -> Sizes:

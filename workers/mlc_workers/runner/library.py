@@ -24,6 +24,7 @@ from mlc_llm.models.document import regular_file_size
 from mlc_llm.quantization.floats import FloatArray
 from mlc_llm.quantization.group import HalfArray, WordArray
 from mlc_llm.quantization.search import Search, search_groups
+from mlc_workers.runner.cores import THREADS_VARIABLE, asked_threads, usable_cores
 
 RUNTIME = "libtvm_runtime.so"
 SPIN_COUNT = "2000"
@@ -48,7 +49,7 @@ class Library:
     @property
     def threads(self) -> int:
         """Threads that kernels use."""
-        return int(os.environ.get("TVM_NUM_THREADS") or usable_cores())
+        return asked_threads() or usable_cores()
 
     @property
     def metadata(self) -> str:
@@ -78,7 +79,7 @@ def _search(module: Any) -> Search | None:
 
 
 def load_library(path: Path, threads: int | None = None) -> Library:
-    """The library at `path`, whose kernels will use `threads` threads (None: all usable cores).
+    """The library at `path`, whose kernels will use `threads` threads (None: see `use_threads`).
 
     Raises `BadModel` when the file is not a whole library of ours, `BadConfig` without a runtime.
     """
@@ -112,20 +113,11 @@ def load_runtime() -> None:
 def use_threads(threads: int | None) -> int:
     """Settle how many threads kernels use. Works until the first kernel has run.
 
-    TVM would take half of the cores, and pin this thread to one of them.
+    None: what TVM_NUM_THREADS asks for, or the physical cores there are. TVM would take half of the
+    processors, and pin this thread to one of them. Raises `BadConfig` as `asked_threads` does.
     """
-    count = usable_cores() if threads is None else threads
-    os.environ["TVM_NUM_THREADS"] = str(count)
+    count = (asked_threads() or usable_cores()) if threads is None else threads
+    os.environ[THREADS_VARIABLE] = str(count)
     os.environ["TVM_BIND_THREADS"] = "0"
     os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", SPIN_COUNT)
     return count
-
-
-def usable_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
-    """Cores this process may use: its affinity, and the container's share of time, rounded up."""
-    cores = len(os.sched_getaffinity(0))
-    try:
-        allowed, period = quota.read_text().split()
-        return max(1, min(cores, -(-int(allowed) // int(period))))
-    except (OSError, ValueError):  # no limit reads "max 100000"
-        return cores

@@ -86,8 +86,8 @@ def detect(environ: Mapping[str, str] = os.environ, flags: frozenset[str] | None
     """
     have = cpu_flags() if flags is None else flags
     able = [level for level in Level if have >= REQUIRED_FLAGS[level]]
-    forced = environ.get(LEVEL_VARIABLE)
-    if forced is None:
+    forced = environ.get(LEVEL_VARIABLE, "").strip()
+    if not forced:
         return able[0]
     for level in able:
         if level.value == forced.lower():
