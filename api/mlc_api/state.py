@@ -13,7 +13,7 @@ from typing import Protocol
 from mlc_api.measures import Measures
 from mlc_api.settings import WebSettings
 from mlc_api.text_tools import TextTools
-from mlc_llm.protocol.messages import Stats, Submit
+from mlc_llm.protocol.messages import Ready, Stats, Submit
 from mlc_llm.serve.answer.delta import Answer
 from mlc_llm.serve.answer.news import NewsStream
 
@@ -24,6 +24,11 @@ class Engine(Protocol):
     @property
     def problem(self) -> str | None:
         """Why the engine takes no requests now; None when it does."""
+        ...
+
+    @property
+    def ready(self) -> Ready:
+        """Its limits. Raises `EngineUnavailable` while there are none."""
         ...
 
     def open(self, submits: Sequence[Submit]) -> NewsStream:

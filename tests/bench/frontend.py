@@ -34,7 +34,7 @@ from mlc_llm.protocol.messages import Delta, Finished, FinishReason, Stats, Step
 from mlc_llm.serve.answer.delta import Answer
 from mlc_llm.serve.client.requests import LiveRequests
 from mlc_llm.serve.client.stream import Stream
-from support.mock_client import MockPreparer
+from support.mock_client import READY, MockPreparer
 
 EVENT = b"data: "
 
@@ -43,6 +43,7 @@ class SteppingEngine:
     """Gives all streams one token per turn of the event loop, once `num_streams` are open."""
 
     problem: str | None = None
+    ready = READY
 
     def __init__(self, num_streams: int, num_tokens: int) -> None:
         self._requests = LiveRequests(lambda request_id, place: None)

@@ -186,6 +186,15 @@ def test_a_bug_is_a_500_without_its_traceback(
     assert "ZeroDivisionError" in caplog.text
 
 
+def test_a_model_s_context_is_told_once_it_is_known() -> None:
+    with WebServer() as web:
+        for path in ("/v1/models/mock", "/v1/models"):
+            told = requests.get(web.url + path, timeout=10).json()
+            assert told.get("data", [told])[0]["max_model_len"] == 256
+        web.engine.problem = "The engine is starting."
+        assert "max_model_len" not in requests.get(web.url + "/v1/models/mock", timeout=10).json()
+
+
 def test_health_says_why_not() -> None:
     with WebServer() as web:
         assert requests.get(web.url + "/health", timeout=10).json() == {"status": "ok"}

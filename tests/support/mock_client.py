@@ -14,7 +14,15 @@ from typing import NamedTuple
 
 from mlc_llm.errors import BadRequest, EngineUnavailable, MLCError
 from mlc_llm.protocol.generation import GenerationConfig
-from mlc_llm.protocol.messages import Delta, Finished, FinishReason, Stats, Submit
+from mlc_llm.protocol.messages import (
+    PROTOCOL_VERSION,
+    Delta,
+    Finished,
+    FinishReason,
+    Ready,
+    Stats,
+    Submit,
+)
 from mlc_llm.protocol.requests import parse_chat, parse_completion
 from mlc_llm.serve.answer.delta import Answer
 
@@ -105,6 +113,9 @@ class MockStream:
         self._engine.was_closed.set()
 
 
+READY = Ready(PROTOCOL_VERSION, 1, 300, 4, 4096, 256, 128)
+
+
 class MockEngine:
     """Answers every request by `script`; remembers what was submitted and aborted."""
 
@@ -119,6 +130,12 @@ class MockEngine:
         self._lock = threading.Lock()
         self._last_text: str | None = None
         self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[str]]] = []
+
+    @property
+    def ready(self) -> Ready:
+        if self.problem is not None:
+            raise EngineUnavailable(self.problem)
+        return READY
 
     def open(self, submits: Sequence[Submit]) -> MockStream:
         if self.problem is not None:

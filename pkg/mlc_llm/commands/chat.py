@@ -21,7 +21,8 @@ PROMPT = ">>> "
 def main(argv: Sequence[str]) -> int:
     """Read lines until there are no more; 0 then. Raises `MLCError`."""
     given = _parser().parse_args(argv)
-    config = merge(None, **parse_overrides(given.overrides), verbose=False)
+    is_watched = sys.stderr.isatty()  # loading may take a minute
+    config = merge(None, **parse_overrides(given.overrides), verbose=is_watched)
     with MLCEngine(
         given.model,
         given.device,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 
 class Object(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -280,6 +280,8 @@ class ModelResponse(Object, frozen=True):
     created: int
     object: Literal["model"]
     owned_by: str
+    max_model_len: int | UnsetType = UNSET
+    """Tokens of a prompt and its answer together, as vLLM has it; absent until it is known."""
 
 
 class ModelList(Object, frozen=True):
