@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 from mlc_api import foreign_flags
@@ -45,12 +46,18 @@ class Arguments(NamedTuple):
     log_level: LogLevel
 
 
-def parse(argv: Sequence[str]) -> Arguments:
+KEY_VARIABLE = "MLC_LLM_API_KEY"
+"""An API key in the environment, which other users of the machine cannot see as they see flags."""
+
+
+def parse(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> Arguments:
     """Reads the command line. Exits with code 2 on a malformed one; raises `BadConfig`."""
     parser = _parser()
     given, unknown = parser.parse_known_args(argv)
     if unknown:
         parser.error(foreign_flags.unknown(unknown))
+    if not given.api_key and environment.get(KEY_VARIABLE):
+        given.api_key = [environment[KEY_VARIABLE]]
     _refuse(given)
     return Arguments(
         model=given.model,
@@ -252,7 +259,8 @@ def _server_flags(group: argparse._ArgumentGroup) -> None:
         default=[],
         metavar="KEY",
         help="ask for 'Authorization: Bearer KEY' or 'X-Api-Key: KEY' everywhere but on /health, "
-        "/ready and /ping; given several times, any of the keys will do (default: no key)",
+        "/ready and /ping; given several times, any of the keys will do (default: what "
+        f"{KEY_VARIABLE} of the environment holds, else no key)",
     )
     group.add_argument(
         "--ssl-certfile",

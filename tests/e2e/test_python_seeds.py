@@ -1,4 +1,5 @@
-"""The documentation's Python snippets run as they stand: word for word, model names included.
+"""The documentation's Python snippets run as they stand: word for word, model names included;
+and `bare_name.py`, which does what the documentation only says.
 
 The folders that they name are links to a small model; the hub's name is looked up in a cache.
 """

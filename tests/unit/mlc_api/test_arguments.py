@@ -50,6 +50,12 @@ def test_there_may_be_several_keys() -> None:
     assert parse(["--api-key", "a", "m", "--api-key", "b"]).api_keys == ("a", "b")
 
 
+def test_a_key_may_stand_in_the_environment() -> None:
+    assert parse([], {"MLC_LLM_API_KEY": "e"}).api_keys == ("e",)
+    assert parse(["--api-key", "a"], {"MLC_LLM_API_KEY": "e"}).api_keys == ("a",)
+    assert parse([], {"MLC_LLM_API_KEY": ""}).api_keys == ()
+
+
 def test_a_certificate_makes_the_server_speak_tls() -> None:
     assert parse([]).tls is None
     tls = parse(["--ssl-certfile", "c.pem", "--ssl-ca-certs", "r.pem"]).tls
