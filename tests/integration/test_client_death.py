@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import threading
@@ -11,8 +12,9 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from mlc_llm.errors import EngineDied, EngineUnavailable
+from mlc_llm.errors import EngineDied, EngineUnavailable, Overloaded
 from mlc_llm.ipc.wakeup import wait
+from mlc_llm.protocol.generation import GenerationConfig
 from mlc_llm.serve.client import client as client_module
 from mlc_llm.serve.client.client import EngineClient
 from mlc_llm.serve.client.state import EngineState
@@ -123,6 +125,23 @@ async def test_a_suspended_engine_is_not_healthy_until_it_goes_on(start: Start) 
     os.kill(client.ready.pid, signal.SIGCONT)
     while not client.healthy:  # noqa: ASYNC110
         await asyncio.sleep(0)
+
+
+async def test_what_waits_for_a_suspended_engine_is_bounded_and_answered_when_it_goes_on(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "MAX_WAITING_BYTES", 1 << 20)
+    client = await start()
+    os.kill(client.ready.pid, signal.SIGSTOP)
+    streams: list[Stream] = []
+    with contextlib.suppress(Overloaded):
+        for number in range(200):
+            tokens = tuple(range(8000))
+            streams.append(client.open([ask(f"r{number}", tokens, GenerationConfig(max_tokens=1))]))
+    assert 32 < len(streams) < 100  # of 32 KB each; the ring holds a MiB, too
+    os.kill(client.ready.pid, signal.SIGCONT)
+    assert set(await asyncio.gather(*map(text_of, streams))) == {" 0"}
+    assert await text_of(client.open([ask("r", (7,))])) == " 7"
 
 
 async def test_a_stopped_engine_looks_stuck_and_can_still_be_closed(

@@ -96,6 +96,11 @@ class ClientEnd:
         """Commands that were sent so far."""
 
     @property
+    def num_waiting_bytes(self) -> int:
+        """Bytes of commands that wait here for room."""
+        return self._commands.num_waiting_bytes
+
+    @property
     def handle(self) -> Handle:
         """What the engine needs to attach."""
         return Handle(
@@ -258,6 +263,7 @@ class _Lane:
     def __init__(self, ring: RingWriter) -> None:
         self.ring = ring
         self._waiting: deque[bytes] = deque()
+        self.num_waiting_bytes = 0
 
     @property
     def busy(self) -> bool:
@@ -266,11 +272,14 @@ class _Lane:
 
     def put(self, frame: bytes) -> None:
         self._waiting.append(frame)
+        self.num_waiting_bytes += len(frame)
 
     def flush(self) -> None:
         try:
             while self.ring.flush() and self._waiting:
-                self.ring.try_write(self._waiting.popleft())
+                frame = self._waiting.popleft()
+                self.num_waiting_bytes -= len(frame)
+                self.ring.try_write(frame)
         except CorruptRing as error:
             raise ChannelBroken(error.message) from error
 

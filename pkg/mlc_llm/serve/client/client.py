@@ -15,7 +15,14 @@ from typing import NoReturn, assert_never
 
 import msgspec
 
-from mlc_llm.errors import BadConfig, EngineDied, EngineUnavailable, MLCError, PromptTooLong
+from mlc_llm.errors import (
+    BadConfig,
+    EngineDied,
+    EngineUnavailable,
+    MLCError,
+    Overloaded,
+    PromptTooLong,
+)
 from mlc_llm.ipc.heartbeat import Heartbeat
 from mlc_llm.protocol.messages import (
     PROTOCOL_VERSION,
@@ -40,6 +47,8 @@ STUCK_AFTER_S = 60.0
 MAX_FAILED_STARTS = 6
 """Restarts that may fail one after the other before there will be no more: about six seconds."""
 MAX_PROMPT_BYTES = 32 << 20
+MAX_WAITING_BYTES = 64 << 20
+"""Of requests that an engine, suspended or busy, has not taken yet."""
 _FIRST_DELAY_S = 0.1
 """Before the first restart; doubled after each that failed."""
 
@@ -133,9 +142,11 @@ class EngineClient:
     def open(self, submits: Sequence[Submit]) -> Stream:
         """Send requests, all or none, and return the stream of what comes of them.
 
-        Raises EngineUnavailable, DuplicateRequest for an id that lives, PromptTooLong.
+        Raises EngineUnavailable, Overloaded, DuplicateRequest for an id that lives, PromptTooLong.
         """
         link = self._require_engine()
+        if link.num_waiting_bytes > MAX_WAITING_BYTES:
+            raise Overloaded("Too many requests wait for the engine; try again later.")
         for submit in submits:
             if len(submit.prompt) > MAX_PROMPT_BYTES:
                 raise PromptTooLong(

@@ -101,6 +101,11 @@ class EngineLink:
         """Commands that were sent so far."""
         return self._end.num_sent
 
+    @property
+    def num_waiting_bytes(self) -> int:
+        """Bytes of commands that the engine has not made room for yet."""
+        return self._end.num_waiting_bytes
+
     def send(self, commands: Iterable[Command]) -> None:
         """Send commands, or keep them until there is room; a gone engine gets none."""
         if not self._gone:
