@@ -118,8 +118,10 @@ def queries(model: Heads, rows: int) -> Array:
 
 
 @cache
-def attention_kernel(level: Level, model: Heads, window: int | None = None) -> Kernel:
-    return Kernel(level, attention(level, *model, window))
+def attention_kernel(
+    level: Level, model: Heads, window: int | None = None, softcap: float | None = None
+) -> Kernel:
+    return Kernel(level, attention(level, *model, window, softcap))
 
 
 def attend(
@@ -130,9 +132,10 @@ def attend(
     b: Batch,
     tiles: Array,
     window: int | None = None,
+    softcap: float | None = None,
 ) -> Array:
     out = filled(len(b.positions), model.heads * model.head_dim)
-    kernel = attention_kernel(level, model, window)
+    kernel = attention_kernel(level, model, window, softcap)
     q = as_factors(level, model, q)
     return kernel.run(q, pool, b.table, tiles, b.positions, LAYER, out)[-1]
 
@@ -178,6 +181,22 @@ def test_attention_is_softmax_over_the_pages_of_the_sequence(level: Level, model
     q = as_multiplied(level, model, q)
     args = (reference.unpack_pool(pool, model.kv_dtype), b.table, tiles, b.positions, LAYER)
     expected = reference.attention(q, *args, head_dim=model.head_dim)
+    np.testing.assert_allclose(out, expected, atol=model.tolerance)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_scores_in_a_window_are_capped(level: Level) -> None:
+    model, window, softcap = Heads(4, 2, 16, "bfloat16"), CHUNK_PAGES * PAGE_SIZE + 9, 1.5
+    b = batch()
+    q, pool, tiles = queries(model, len(b.seqs)), pool_of(model, b.table.size + 1), b.tiles(8)
+    out = attend(level, model, q, pool, b, tiles, window, softcap)
+    alone = attend(level, model, q, pool, b, b.tiles(1), window, softcap)
+    np.testing.assert_array_equal(out, alone)
+    q = as_multiplied(level, model, q)
+    args = (reference.unpack_pool(pool, model.kv_dtype), b.table, tiles, b.positions, LAYER)
+    expected = reference.attention(
+        q, *args, head_dim=model.head_dim, window=window, softcap=softcap
+    )
     np.testing.assert_allclose(out, expected, atol=model.tolerance)
 
 

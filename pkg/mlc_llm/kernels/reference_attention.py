@@ -16,6 +16,8 @@ from mlc_llm.quantization.scheme import KvDtype
 
 Array = NDArray[Any]
 
+LOG2_E = np.log2(np.e)
+
 
 def widen(stored: Array) -> Array:
     """Elements of a pool, or queries, as floats: the bits of bfloat16 travel as uint16."""
@@ -144,9 +146,10 @@ def attention(
     *,
     head_dim: int,
     window: int | None = None,
+    softcap: float | None = None,
 ) -> Array:
     """O f32[n, Hq * D]: every row attends to the positions of its sequence up to its own, or to so
-    many of the latest."""
+    many of the latest. Scores are capped before their softmax."""
     rows, heads, padded = q.shape
     kv_heads = pool.shape[2]
     out = np.zeros((rows, heads, head_dim))
@@ -162,6 +165,8 @@ def attention(
             values = values.reshape(kv_heads, -1, padded)[:, oldest:context, :head_dim]
             queries = q[row].astype(np.float64).reshape(kv_heads, -1, padded)
             scores = queries @ keys.transpose(0, 2, 1)
+            if softcap is not None:  # queries hold log2(e), for powers of 2
+                scores = softcap * LOG2_E * np.tanh(scores / (softcap * LOG2_E))
             weights = np.exp2(scores - scores.max(axis=2, keepdims=True))
             weights /= weights.sum(axis=2, keepdims=True)
             out[row] = (weights @ values).reshape(heads, head_dim)

@@ -158,6 +158,7 @@ def silu(level: Level, x: Expr, lanes: int) -> Expr:
     return x / (const(1.0, lanes) + exp(level, const(0.0, lanes) - x, lanes))
 
 
+_LARGEST = 3.4028234663852886e38
 _SQRT_HALF = 0.7071067811865476
 _ERFC = (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)
 
@@ -187,9 +188,10 @@ def gelu_tanh(level: Level, x: Expr, lanes: int) -> Expr:
 
 
 def tanh(level: Level, x: Expr, lanes: int) -> Expr:
-    """1 - 2 / (1 + e^2x), to 1e-7."""
-    one = const(1.0, lanes)
-    return one - const(2.0, lanes) / (one + exp(level, x * const(2.0, lanes), lanes))
+    """1 - 2 / (1 + e^2x), to 1e-7; of a NaN, which `exp` would lose, itself."""
+    x, one = T.bind(x), const(1.0, lanes)
+    value = one - const(2.0, lanes) / (one + exp(level, x * const(2.0, lanes), lanes))
+    return T.Select(x >= const(-_LARGEST, lanes), value, x)
 
 
 def for_each_row(rows: Expr, emit: Callable[[Expr], None]) -> None:
