@@ -138,9 +138,8 @@ def _text(kind: Any, given: str | None, param: str) -> Grammar | None:
 
 def _notation(given: str | None, param: str) -> Grammar | None:
     """A grammar in one of two notations, in that which is compiled."""
-    if given is None or not is_gbnf(given):
-        return _text("lark", given, param)
-    check_grammar(Grammar("lark", given, param))  # before it is read
+    if given is None or len(given) > MAX_LARK_BYTES or not is_gbnf(given):
+        return _text("lark", given, param)  # which is refused where it is too long
     try:
         lark = lark_of_gbnf(given)
     except ValueError as error:

@@ -12,6 +12,8 @@ that is no letter or digit. `grammar.gbnf_lark` writes what is read in another n
 from __future__ import annotations
 
 import re
+from collections import defaultdict
+from collections.abc import Iterable
 
 from msgspec import Struct
 
@@ -99,35 +101,69 @@ def read_gbnf(text: str) -> Rules:
 
 def _ending(rules: Rules) -> set[str]:
     """The rules that some text matches."""
+    implications: list[tuple[str, set[str]]] = []
+
+    def explain(name: str, one: OneOf) -> None:
+        for option in one.options:
+            needed: set[str] = set()
+            implications.append((name, needed))
+            for item in option:
+                need(item, needed)
+
+    def need(item: Node, needed: set[str]) -> None:
+        match item:
+            case Ref(name):
+                needed.add(name)
+            case Repeat(inner, least) if least > 0:
+                need(inner, needed)
+            case OneOf():
+                name = f"({len(implications)}"  # no rule is called so
+                needed.add(name)
+                explain(name, item)
+
+    for name, rule in rules.items():
+        explain(name, rule)
+    return following(implications)
+
+
+def following(implications: Iterable[tuple[str, set[str]]]) -> set[str]:
+    """The names that follow from others: each with what it follows from. In linear time."""
+    left: list[tuple[str, set[str]]] = []
+    users: dict[str, list[int]] = defaultdict(list)
+    ready: list[str] = []
+    for name, needed in implications:
+        for other in needed:
+            users[other].append(len(left))
+        left.append((name, set(needed)))
+        if not needed:
+            ready.append(name)
     found: set[str] = set()
-    while more := {
-        name for name, rule in rules.items() if name not in found and _ends(rule, found)
-    }:
-        found |= more
+    while ready:
+        name = ready.pop()
+        if name in found:
+            continue
+        found.add(name)
+        for index in users[name]:
+            user, needed = left[index]
+            needed.discard(name)
+            if not needed:
+                ready.append(user)
     return found
-
-
-def _ends(node: Node, known: set[str]) -> bool:
-    match node:
-        case Ref(name):
-            return name in known
-        case Repeat(item, least):
-            return least == 0 or _ends(item, known)
-        case OneOf(options):
-            return any(all(_ends(item, known) for item in option) for option in options)
-    return True
 
 
 def references(node: Node) -> set[str]:
     """The rules that are named in it."""
-    match node:
-        case Ref(name):
-            return {name}
-        case Repeat(item):
-            return references(item)
-        case OneOf(options):
-            return {name for option in options for item in option for name in references(item)}
-    return set()
+    found: set[str] = set()
+    left = [node]
+    while left:
+        match left.pop():
+            case Ref(name):
+                found.add(name)
+            case Repeat(item):
+                left.append(item)
+            case OneOf(options):
+                left += [item for option in options for item in option]
+    return found
 
 
 class _Reader:
@@ -166,7 +202,7 @@ class _Reader:
         items: list[Node] = []
         while self._kind and self._kind != "rule" and self._word not in ("|", ")"):
             item = self._item()
-            while self._kind == "times":
+            if self._kind == "times":
                 item = Repeat(item, *self._times())
             items.append(item)
         return tuple(items)

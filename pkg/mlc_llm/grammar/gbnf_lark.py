@@ -10,7 +10,18 @@ from __future__ import annotations
 
 import json
 
-from mlc_llm.grammar.gbnf import Node, OneOf, Ref, Repeat, Rules, Set, Text, read_gbnf, references
+from mlc_llm.grammar.gbnf import (
+    Node,
+    OneOf,
+    Ref,
+    Repeat,
+    Rules,
+    Set,
+    Text,
+    following,
+    read_gbnf,
+    references,
+)
 
 
 def lark_of_gbnf(text: str) -> str:
@@ -58,11 +69,8 @@ class _Writer:
 
 def _is_regular(rules: Rules) -> bool:
     """Whether no rule leads to itself."""
-    left = {name: references(rule) for name, rule in rules.items()}
-    while done := [name for name, named in left.items() if named.isdisjoint(left)]:
-        for name in done:
-            del left[name]
-    return not left
+    named = ((name, references(rule)) for name, rule in rules.items())
+    return len(following(named)) == len(rules)
 
 
 def _times(least: int, most: int | None) -> str:

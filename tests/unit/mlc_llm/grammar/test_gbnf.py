@@ -64,6 +64,7 @@ def test_a_rule_goes_on_until_the_next_one_and_may_be_empty() -> None:
         ("root ::= [z-a]", "the wrong way round"),
         ('root ::= "a"{3,2}', "times must rise"),
         ('root ::= "a"{1,99999}', "times must rise, up to 10000"),
+        ('root ::= "a"' + "*" * 5000, "a text, a set, a name or a parenthesis is due"),
         ('root ::= * "a"', "a text, a set, a name or a parenthesis is due"),
         (r'root ::= "\q"', r"the escape \q is not known"),
         (r'root ::= "\ud800"', "is no character"),
