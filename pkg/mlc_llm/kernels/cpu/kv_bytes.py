@@ -83,27 +83,20 @@ def round_query(
     T.buffer_store(found.scales, scale, [index])
 
 
-def store_head(
-    fmt: KvFormat,
-    head: Var,
-    padded: int,
-    place: Callable[[Expr], Expr],
-    slot: Expr,
-    write: Callable[[Expr, Expr], None],
-    signed: bool,
-) -> None:
-    """Round a token's head float32[padded] and `write` its bytes to their places, and its scale."""
+def round_head(fmt: KvFormat, head: Var, line: Var, padded: int, signed: bool) -> Expr:
+    """Round a token's head float32[padded] to bytes, in `line`; returns their scale."""
     top = registers(LANES)
     put(top, const(0.0, LANES), LANES)
     with T.serial(T.int64(padded // LANES)) as v:
         put(top, T.max(get(top, LANES), _size(T.bind(head[span(v * LANES, LANES)]))), LANES)
     factor, scale = _rounding(fmt, get(top, LANES))
-    with T.serial(T.int64(padded)) as d:
-        byte = T.Cast("int32", head[d] * factor + T.float32(OFFSET + 0.5))
+    with T.serial(T.int64(padded // LANES)) as v:
+        exact = head[span(v * LANES, LANES)] * splat(factor, LANES)
+        bytes_ = T.Cast("int32x16", exact + const(OFFSET + 0.5, LANES))
         if signed:
-            byte = T.bitwise_xor(byte, T.int32(OFFSET))
-        write(place(d), T.Cast("uint8", byte))
-    write(span(fmt.scale_place(slot, padded), 4), T.reinterpret("uint8x4", scale))
+            bytes_ = T.bitwise_xor(bytes_, iconst(OFFSET, LANES))
+        T.buffer_store(line, T.Cast("uint8x16", bytes_), [span(v * LANES, LANES)])
+    return scale
 
 
 def split_weights(
