@@ -210,6 +210,7 @@ EVERY_WAY: list[tuple[dict[str, Any], str]] = [
     ({"structured_outputs": {"regex": "[a-f]{2}-[0-9]{2}"}}, "[a-f]{2}-[0-9]{2}"),
     ({"guided_choice": ["left", "right"]}, "left|right"),
     ({"structured_outputs": {"grammar": 'start: ("x" | "y")~3'}}, "[xy]{3}"),
+    ({"grammar": 'root ::= "x" root "y" | "-"'}, "x*-y*"),
 ]
 
 
