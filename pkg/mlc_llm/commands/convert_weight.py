@@ -6,6 +6,8 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -14,8 +16,10 @@ from mlc_llm.arguments import ArgumentParser
 from mlc_llm.commands.progress import Estimate
 from mlc_llm.commands.source import add_arguments, open_source
 from mlc_llm.errors import BadConfig
+from mlc_llm.kernels.cpu.level import detect
 from mlc_llm.models.folder import ModelFolder
 from mlc_llm.quantization.group import quantize_halves
+from mlc_llm.quantization.search import Search, quantize_closest
 from mlc_llm.quantization.storage import STORAGES, storage_by_name
 from mlc_llm.weights.convert import convert
 from mlc_llm.weights.encoding import Rounder
@@ -25,6 +29,10 @@ from mlc_llm.weights.sources.find import FILES, find_tensors
 
 ROUNDERS: dict[str, Rounder | None] = {"closest": None, "plain": quantize_halves}
 """How 4-bit codes with float16 scales are chosen; None is what a model is served with."""
+
+COMPILER = "mlc_llm.compiler.build:compile_search"
+LARGE = 500_000_000
+"""Parameters from which a search that is compiled first ends sooner: TVM takes a second to load."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -43,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
         _output(given.output, folder),
         Estimate("converting"),
         available_cores(),
-        ROUNDERS[given.rounding],
+        _rounder(given.rounding, given.quantization, folder),
     )
     print(
         f"{done.num_tensors} tensors, {done.nbytes / 1e6:.1f} MB, "
@@ -51,6 +59,16 @@ def main(argv: Sequence[str]) -> int:
         f"in {time.monotonic() - begun:.1f} s: {given.output}"
     )
     return 0
+
+
+def _rounder(rounding: str, quantization: str, folder: ModelFolder) -> Rounder | None:
+    storage = storage_by_name(quantization)
+    searches = storage.bits == 4 and storage.dtype == "F16" and ROUNDERS[rounding] is None
+    if not searches or folder.architecture.num_parameters < LARGE:
+        return ROUNDERS[rounding]
+    module, name = COMPILER.split(":")
+    search: Search | None = getattr(import_module(module), name)(detect())
+    return partial(quantize_closest, search=search)
 
 
 def _source(given: str, folder: ModelFolder) -> Path:

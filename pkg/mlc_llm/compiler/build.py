@@ -15,10 +15,12 @@ from tvm import relax
 
 from mlc_llm.compiler.abi import SEARCH
 from mlc_llm.compiler.artifact import METADATA, LibrarySpec, metadata_of, seal
+from mlc_llm.compiler.search import search_of
 from mlc_llm.kernels.cpu.closest import can_search, closest
 from mlc_llm.kernels.cpu.level import Level
 from mlc_llm.kernels.cpu.lowering import compile_module
 from mlc_llm.models.decoder import build_step
+from mlc_llm.quantization.search import Search
 
 Progress = Callable[[str, float], None]
 """Called with a message and how much is done, from 0 to 1."""
@@ -35,7 +37,7 @@ def compile_model(spec: LibrarySpec, progress: Progress) -> tvm.runtime.Executab
     module = build_step(spec.architecture, spec.scheme, level)
     _add_metadata(module, spec)
     if spec.scheme.weights == "q4" and can_search(level):
-        module[SEARCH] = closest().with_attr("global_symbol", SEARCH)
+        module[SEARCH] = _search()
     progress("compiling kernels", 0.15)
     return compile_module(module, level)
 
@@ -61,6 +63,19 @@ def compile_to_file(
         with suppress(OSError):  # what cannot be removed could not be written either
             scratch.unlink()
     progress("compiled", 1.0)
+
+
+def compile_search(level: Level) -> Search | None:
+    """The search for scales of 4-bit groups, for this process only; None where the level has
+    none.
+    """
+    if not can_search(level):
+        return None
+    return search_of(compile_module(tvm.IRModule({SEARCH: _search()}), level).jit())
+
+
+def _search() -> tvm.ir.BaseFunc:
+    return closest().with_attr("global_symbol", SEARCH)
 
 
 def _linker(compiler: Sequence[str]) -> Callable[..., None]:

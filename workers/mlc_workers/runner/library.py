@@ -13,17 +13,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tvm_ffi
 
-from mlc_llm.compiler.abi import SEARCH, SEARCH_LANES, STEP
+from mlc_llm.compiler.abi import STEP
 from mlc_llm.compiler.artifact import METADATA, is_intact
 from mlc_llm.compiler.jit import Compiled
+from mlc_llm.compiler.search import search_of
 from mlc_llm.errors import BadConfig, BadModel
 from mlc_llm.models.document import regular_file_size
-from mlc_llm.quantization.floats import FloatArray
-from mlc_llm.quantization.group import HalfArray, WordArray
-from mlc_llm.quantization.search import Search, search_groups
 from mlc_workers.runner.cores import THREADS_VARIABLE, asked_threads, usable_cores
 
 RUNTIME = "libtvm_runtime.so"
@@ -43,7 +40,7 @@ class Library:
         self._machine = module["vm_load_executable"]()
         self._machine["vm_initialization"](CPU, 0, POOLED)
         self.step = self._machine[STEP]
-        self.search = _search(module)
+        self.search = search_of(module)
         """Finds the scales of 4-bit groups; None where the library has no such kernel."""
 
     @property
@@ -59,23 +56,6 @@ class Library:
         """Call `callback(function, name, before, result, *args)` around every kernel (None: no
         more); it returns 0. For measurements."""
         self._machine["set_instrument"](callback)
-
-
-def _search(module: Any) -> Search | None:
-    try:
-        kernel = module.get_function(SEARCH, query_imports=True)
-    except AttributeError:
-        return None
-
-    def search(grouped: FloatArray, scales: HalfArray, words: WordArray) -> None:
-        whole = len(scales) // SEARCH_LANES * SEARCH_LANES
-        if whole:
-            values = np.require(grouped[:whole].reshape(-1), requirements=["C", "W"])
-            arrays = scales[:whole], words[:whole].reshape(-1).view(np.int32), values
-            kernel(*map(tvm_ffi.from_dlpack, arrays))
-        search_groups(grouped[whole:], scales[whole:], words[whole:])
-
-    return search
 
 
 def load_library(path: Path, threads: int | None = None) -> Library:
