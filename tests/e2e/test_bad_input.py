@@ -31,7 +31,7 @@ BAD_CHAT: list[tuple[dict[str, object], str]] = [
     ({"presence_penalty": -3}, "presence_penalty"),
     ({"repetition_penalty": 0}, "repetition_penalty"),
     ({"max_tokens": 0}, "max_tokens"),
-    ({"max_tokens": -1}, "max_tokens"),
+    ({"max_tokens": -2}, "max_tokens"),
     ({"max_tokens": 2**70}, "max_tokens"),
     ({"n": 0}, "n"),
     ({"n": 10**6}, "n"),
