@@ -40,10 +40,14 @@ from support.small_models import CompiledModel, architecture, packed_weights
 WINDOW = 256
 FORMATS: list[tuple[str, KvDtype | None]] = [
     *((name, None) for name in SCHEMES),
+    ("q0f32", "float16"),
+    ("q0f32", "bfloat16"),
     ("q0f32", "int8"),
+    ("q8f16_1", "float32"),
     ("q4f16_1", "int8"),
 ]
-"""Quantizations, with the KV cache in its own type or in another."""
+"""Quantizations, with the KV cache in its own type or in another: with weights in float32 only the
+cache costs, and with 8-bit groups and a cache in float32 only the weights and the activations."""
 
 Logits = Callable[[Sequence[int]], NDArray[np.floating[Any]]]
 """From the tokens of a window to the logits after each of them."""

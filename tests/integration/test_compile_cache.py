@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from mlc_llm.compiler import jit
 from mlc_llm.compiler.artifact import LibrarySpec, check_metadata, is_intact, seal
+from mlc_llm.compiler.inspect_library import library_metadata
 from mlc_llm.compiler.jit import Compiled, cache_key, ensure_library
 from mlc_llm.compiler.job import CHILD
 from mlc_llm.errors import BadConfig, BadModel
@@ -275,6 +276,16 @@ def test_only_the_libraries_used_last_are_kept(
     os.utime(found.path, (0, 0))
     ensure(tmp_path, BROKEN)  # a hit: now it is the one used last
     assert found.path.stat().st_mtime > 1000
+
+
+def test_a_library_of_another_machine_is_refused_with_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "alien.so"
+    elf = b"\x7fELF\x02\x01\x01" + bytes(9) + (3).to_bytes(2, "little")
+    path.write_bytes(elf + (0xB7).to_bytes(2, "little") + bytes(4096))  # of an aarch64
+    seal(path)
+    for load in (load_library, library_metadata):
+        with pytest.raises(BadModel, match="compiled for another kind of machine"):
+            load(path)
 
 
 def test_a_sealed_file_is_intact_only_as_it_was_sealed(tmp_path: Path) -> None:

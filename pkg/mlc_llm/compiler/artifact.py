@@ -9,6 +9,7 @@ disk or a crash is found by its seal before it is mapped as code. Knows no compi
 from __future__ import annotations
 
 import hashlib
+import platform
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -73,7 +74,11 @@ def metadata_of(spec: LibrarySpec) -> Metadata:
         max_rows=MAX_ROWS,
         page_size=PAGE_SIZE,
         tile_rows=TILE_ROWS,
-        versions={"tvm": version("apache-tvm"), "kernels": code_digest()},
+        versions={
+            "tvm": version("apache-tvm"),
+            "kernels": code_digest(),
+            "machine": platform.machine(),  # two of them may share a level and a home
+        },
     )
 
 

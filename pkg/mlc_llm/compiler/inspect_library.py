@@ -14,10 +14,15 @@ CPU, POOLED = 1, 2
 
 
 def library_metadata(path: Path) -> str:
-    """`artifact.Metadata` as JSON. Raises `BadModel` for what is not a whole library of ours."""
+    """`artifact.Metadata` as JSON. Raises `BadModel` for what is not a whole library of ours,
+    for this kind of machine."""
     regular_file_size(path)
     if not is_intact(path):
         raise BadModel(f"{path}: is not a complete library of `mlc_llm compile`")
-    machine = tvm.runtime.load_module(str(path.absolute()))["vm_load_executable"]()
+    try:
+        library = tvm.runtime.load_module(str(path.absolute()))
+    except RuntimeError as error:  # the dynamic loader's
+        raise BadModel(f"{path}: was compiled for another kind of machine") from error
+    machine = library["vm_load_executable"]()
     machine["vm_initialization"](CPU, 0, POOLED)
     return str(machine[METADATA]())

@@ -61,7 +61,8 @@ class Library:
 def load_library(path: Path, threads: int | None = None) -> Library:
     """The library at `path`, whose kernels will use `threads` threads (None: see `use_threads`).
 
-    Raises `BadModel` when the file is not a whole library of ours, `BadConfig` without a runtime.
+    Raises `BadModel` when the file is not a whole library of ours for this kind of machine,
+    `BadConfig` without a runtime.
     """
     regular_file_size(path)
     if not is_intact(path):
@@ -71,7 +72,14 @@ def load_library(path: Path, threads: int | None = None) -> Library:
         )
     use_threads(threads)
     load_runtime()
-    return Library(tvm_ffi.load_module(str(path.absolute())))
+    try:
+        module = tvm_ffi.load_module(str(path.absolute()))
+    except RuntimeError as error:  # the dynamic loader's
+        raise BadModel(
+            f"{path} cannot be loaded here: it was compiled for another kind of machine; "
+            "compile it again or leave --model-lib out"
+        ) from error
+    return Library(module)
 
 
 def open_library(compiled: Compiled, threads: int | None = None) -> Library:
