@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from mlc_llm.errors import one_line
-from mlc_llm.protocol.messages import Progress, Ready
+from mlc_llm.protocol.messages import Progress
 
 PROGRESS_SECONDS = 1.0
 """A stage with a known end is reported again after this long; a quick one says one line."""
@@ -34,9 +34,9 @@ class Console:
         share = f" {fraction:4.0%}" if fraction is not None else ""
         self._say(f"{progress.stage:>8}{share}  {one_line(progress.message)}")
 
-    def decisions(self, ready: Ready) -> None:
-        """What the engine chose, and why."""
-        for decision in ready.decisions:
+    def decisions(self, decisions: Iterable[str]) -> None:
+        """What was chosen at start-up, and why."""
+        for decision in decisions:
             self._say(f"{'decided':>8}  {one_line(decision)}")
 
     def address(self, model: str, host: str, port: int, scheme: str = "http") -> None:

@@ -85,9 +85,20 @@ def describe(error: BaseException) -> ErrorBody:
 def _describe_http(error: HTTPException) -> ErrorBody:
     status = HTTPStatus(error.status_code)
     message = HTTP_MESSAGES.get(status, f"{status.phrase}.")
+    if status is HTTPStatus.METHOD_NOT_ALLOWED:
+        message = _which_methods(error) or message
     kind = "invalid_request_error" if status < 500 else "server_error"
     detail = ErrorDetail(message, kind, None, status.name.lower())
     return ErrorBody(detail, "error", message, int(status))
+
+
+def _which_methods(error: HTTPException) -> str | None:
+    """Whoever opens an endpoint in a browser sends a GET; None where nothing is allowed."""
+    allowed = (error.headers or {}).get("Allow", "")
+    methods = sorted({name.strip() for name in allowed.split(",")} - {"", "HEAD", "OPTIONS"})
+    if not methods:
+        return None
+    return f"This endpoint does not take that HTTP method; send {' or '.join(methods)}."
 
 
 HTTP_MESSAGES = {

@@ -108,6 +108,7 @@ class _Life:
         self._console = console
         self._engine = engine
         self._stop = asyncio.Event()
+        self._decisions: tuple[str, ...] = ()
 
     async def run(self) -> int:
         """Until a signal; raises what the engine says when it cannot start."""
@@ -118,7 +119,9 @@ class _Life:
         await asyncio.sleep(0)  # now the engine process is on its way
         try:
             web: Any = import_module(LATE["web"])
-            server = web.make_web(self._settings, self._folder, self._engine)
+            model = web.load_model(self._settings, self._folder)
+            self._decisions = model.decisions
+            server = web.make_web(self._settings, model, self._engine)
             serving = asyncio.create_task(server.serve(sockets=[self._listener]))
             try:
                 await self._until_over(starting, serving)
@@ -132,7 +135,7 @@ class _Life:
         ready = await self._engine.start()
         settle_down()
         run_soon_when_woken()
-        self._console.decisions(ready)
+        self._console.decisions((*ready.decisions, *self._decisions))
         host, port = self._listener.getsockname()[:2]
         scheme = "http" if self._settings.tls is None else "https"
         self._console.address(self._settings.model_id, host, port, scheme)

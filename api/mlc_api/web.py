@@ -20,10 +20,14 @@ LAST_RESORT_SECONDS = 3
 """After the graceful time the engine's streams end; what runs this much later is cancelled."""
 
 
-def make_web(settings: WebSettings, folder: Path, engine: ServedEngine) -> Server:
-    """The HTTP server over this model and engine, ready to `serve`. Raises `BadModel`."""
+def load_model(settings: WebSettings, folder: Path) -> ServedModel:
+    """What turns requests into tokens. Raises `BadModel`, `BadConfig` for unknown parsers."""
+    return ServedModel.load(folder, settings.model_id, settings.parsers)
+
+
+def make_web(settings: WebSettings, model: ServedModel, engine: ServedEngine) -> Server:
+    """The HTTP server over this model and engine, ready to `serve`."""
     sys.set_int_max_str_digits(MAX_DIGITS)
-    model = ServedModel.load(folder, settings.model_id, settings.parsers)
     text = TextSide(model, engine, with_extra=settings.enable_debug)
     app = make_app(Served(settings, engine, text, TextTools(model, engine)))
     last_resort = settings.graceful_seconds + LAST_RESORT_SECONDS

@@ -234,6 +234,7 @@ def test_the_configuration_is_complete_once_the_engine_runs(engine: MLCEngine) -
 def test_metrics_are_numbers_and_prometheus_text(engine: MLCEngine) -> None:
     metrics = engine.metrics()
     assert "num_running" in metrics.metrics
+    assert str(metrics) == str(metrics.metrics)
     assert "# TYPE mlc_llm:num_running gauge" in metrics.prometheus_text()
 
 

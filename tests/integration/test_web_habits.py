@@ -102,6 +102,8 @@ def test_options_names_the_methods_that_there_are(web: WebServer) -> None:
         assert set(answer.headers["allow"].split(", ")) == methods
         wrong = requests.patch(web.url + path, timeout=SECONDS)
         assert wrong.status_code == 405
+        (method,) = methods - {"OPTIONS"}
+        assert wrong.json()["error"]["message"].endswith(f"; send {method}.")
         assert set(wrong.headers["allow"].split(", ")) == methods
 
 

@@ -261,11 +261,11 @@ def _why_scheme(spec: EngineSpec, folder: ModelFolder, scheme: Scheme) -> str:
     if folder.quantization == scheme.name:
         return "what the folder is stored in"
     if folder.quantization is not None:
-        return f"the nearest that kernels read to {folder.quantization}, which the folder is in"
+        return f"of those that kernels read, what keeps {folder.quantization} of the folder best"
     if spec.quantization is not None:
         return "as asked for"
     if folder.best_served == scheme.name:
-        return "the nearest that kernels read to what the weights are in"
+        return "of those that kernels read, what keeps the stored weights best"
     millions = folder.architecture.num_parameters / 1e6
     return f"for a model of {millions:.3g} million parameters"
 

@@ -44,7 +44,9 @@ def choose_device(asked: str = "auto", environ: Mapping[str, str] = os.environ) 
         known = ", ".join(("auto", *KINDS))
         raise BadConfig(f"device {asked!r} is not known; use one of {known}")
     if kind != "auto" and kind not in SUPPORTED:
-        raise BadConfig(f"there are no kernels for device {asked!r}; use --device cpu or auto")
+        raise BadConfig(
+            f"there are no kernels for device {asked!r}; the device must be cpu or auto"
+        )
     level = detect(environ)
     why = "asked for" if kind == "cpu" else "no other device is supported"
     return Device("cpu", level, f"{why}; vector instructions: {level.value}")

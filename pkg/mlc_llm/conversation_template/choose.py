@@ -29,6 +29,17 @@ def choose_template(folder: ModelFolder, bos_token_id: int | None) -> ChatTempla
     return PlainTemplate(bos_token_id)
 
 
+def whose(template: ChatTemplate) -> str:
+    """Where a template that was chosen comes from, for the person who serves the model."""
+    match template:
+        case MlcTemplate():
+            return "conv_template of mlc-chat-config.json"
+        case JinjaTemplate():
+            return "the model's own"
+        case _:
+            return "none in the folder, so one line per message, as base models know dialogues"
+
+
 def _jinja(folder: ModelFolder) -> JinjaTemplate | None:
     if folder.chat_template is None:
         return None

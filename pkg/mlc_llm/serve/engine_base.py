@@ -105,7 +105,7 @@ class MLCEngineBase:
         report = _Report() if config.verbose else None
         engine = RunningEngine.start(spec, on_progress=report)
         if report is not None:
-            report.decisions(engine.ready.decisions)
+            report.decisions((*engine.ready.decisions, *served.decisions))
         self._attach(engine, _ModelText(served, engine.ready), config, enable_tracing)
 
     @classmethod

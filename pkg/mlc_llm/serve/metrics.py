@@ -35,6 +35,9 @@ class EngineMetrics:
     def __getitem__(self, name: str) -> float:
         return self.metrics[name]
 
+    def __str__(self) -> str:
+        return str(self.metrics)
+
     def prometheus_text(self) -> str:
         """The same as Prometheus text, format 0.0.4."""
         kinds = [(name, name, "gauge", text) for name, text in _GAUGES.items()]

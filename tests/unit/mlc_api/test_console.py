@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mlc_api.console import Console
-from mlc_llm.protocol.messages import Progress, Ready
+from mlc_llm.protocol.messages import Progress
 
 
 def test_a_quick_stage_says_one_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -32,7 +32,7 @@ def test_a_quiet_server_says_nothing(capsys: pytest.CaptureFixture[str]) -> None
 def test_a_name_with_a_line_break_makes_no_second_line(capsys: pytest.CaptureFixture[str]) -> None:
     console = Console("info")
     console.progress(Progress("decide", "reading a\nb\x1b[31m", None))
-    console.decisions(Ready(1, 1, 1, 1, 1, 1, 1, ("library: a\nb",)))
+    console.decisions(["library: a\nb"])
     console.address("a\nb", "::1", 80, "http")
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == ["  decide  reading a\\nb\\x1b[31m", " decided  library: a\\nb"]

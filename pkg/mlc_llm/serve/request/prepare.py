@@ -14,7 +14,7 @@ from pathlib import Path
 from msgspec import Struct
 from msgspec.structs import replace
 
-from mlc_llm.conversation_template.choose import choose_template
+from mlc_llm.conversation_template.choose import choose_template, whose
 from mlc_llm.conversation_template.prompt import ChatTemplate, Piece
 from mlc_llm.errors import BadModel, BadRequest, PromptTooLong
 from mlc_llm.models.folder import ModelFolder, open_folder
@@ -66,6 +66,16 @@ class ServedModel(Struct, frozen=True):
             raise BadModel(f"{path}: conv_template stops at tokens {outside}, which do not exist.")
         formats = formats_of(folder, parsers, has_place=template.writes_tools)
         return cls(name, folder, tokenizer, template, formats)
+
+    @property
+    def decisions(self) -> tuple[str, ...]:
+        """How chats will be written and read, one sentence each, as `Ready.decisions`."""
+        if self.folder.architecture.encoder:
+            return ()
+        formats = self.formats
+        thoughts = "" if formats.thoughts is None else f", thoughts as {formats.thoughts.name}"
+        read = f"calls of tools are read as {formats.tools.name}{thoughts}"
+        return (f"chat template: {whose(self.template)}; {read}",)
 
     def check_generates(self) -> None:
         """Raises BadRequest when this model cannot write."""

@@ -19,7 +19,7 @@ def test_the_cpu_is_found_and_the_choice_explained(asked: str) -> None:
 
 def test_a_device_without_kernels_is_refused_with_advice() -> None:
     with pytest.raises(
-        BadConfig, match=r"no kernels for device 'cuda:1'; use --device cpu or auto"
+        BadConfig, match=r"no kernels for device 'cuda:1'; the device must be cpu or auto"
     ):
         choose_device("cuda:1")
 

@@ -12,6 +12,7 @@ import pytest
 from mlc_llm.errors import BadModel, BadRequest, ModelNotFound, PromptTooLong
 from mlc_llm.protocol.messages import PROTOCOL_VERSION, Ready, Submit
 from mlc_llm.protocol.requests import ChatCompletionRequest, CompletionRequest, from_arguments
+from mlc_llm.serve.parsers import Parsers
 from mlc_llm.serve.request.model_name import check_model_name
 from mlc_llm.serve.request.prepare import Prepared, ServedModel, prepare_chat, prepare_completion
 from support.byte_model import READY, TEMPLATE, VOCAB, write_folder
@@ -44,6 +45,21 @@ def test_a_chat_is_rendered_and_tokenized_by_the_models_own_template(model: Serv
     assert ids(prepared.submits[0]) == [1, 259]
     assert prepared.prompt_token_counts == (2,)
     assert prepared.submits[0].generation.stop_token_ids == (2,)
+
+
+def test_who_serves_a_model_is_told_how_its_chats_are_written_and_read(tmp_path: Path) -> None:
+    def told(name: str, template: str | None, parsers: Parsers) -> str:
+        folder = write_folder(tmp_path / name, chat_template=template)
+        (sentence,) = ServedModel.load(folder, "toy", parsers).decisions
+        return sentence
+
+    own = told("own", TEMPLATE, Parsers(tool_call="pythonic", reasoning="think"))
+    assert own == (
+        "chat template: the model's own; calls of tools are read as pythonic, thoughts as think"
+    )
+    none = told("none", None, Parsers())
+    assert none.startswith("chat template: none in the folder, so one line per message")
+    assert none.endswith("; calls of tools are read as hermes")
 
 
 def test_a_plain_prompt_begins_as_the_tokenizer_begins_texts(model: ServedModel) -> None:
