@@ -94,7 +94,8 @@ def _describe_http(error: HTTPException) -> ErrorBody:
 
 def _which_methods(error: HTTPException) -> str | None:
     """Whoever opens an endpoint in a browser sends a GET; None where nothing is allowed."""
-    allowed = (error.headers or {}).get("Allow", "")
+    headers = {name.lower(): value for name, value in (error.headers or {}).items()}
+    allowed = headers.get("allow", "")
     methods = sorted({name.strip() for name in allowed.split(",")} - {"", "HEAD", "OPTIONS"})
     if not methods:
         return None
