@@ -13,7 +13,9 @@ import os
 import sys
 import time
 
-THREADS = len(os.sched_getaffinity(0))
+from mlc_workers.runner.cores import asked_threads, usable_cores
+
+THREADS = asked_threads() or usable_cores()
 os.environ.setdefault("TVM_NUM_THREADS", str(THREADS))
 os.environ.setdefault("TVM_BIND_THREADS", "0")
 

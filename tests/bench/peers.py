@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
 import shlex
 import signal
 import statistics
@@ -31,6 +30,8 @@ sys.path.insert(0, str(DRIVERS))
 
 from columns import OURS, PIECES, Sample, rates, ratios, shares, table
 from roofline import Ceilings, model_shape
+
+from mlc_workers.runner.cores import usable_cores
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--llama-cpp", type=pair, help="BINDIR:GGUF of llama.cpp")
     parser.add_argument("--without-ours", action="store_true")
     parser.add_argument("--quantization", default="q4f16_1", help="of this engine")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--threads", type=int, default=usable_cores())
     parser.add_argument("--piece", choices=PIECES, action="append", help="only these")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=1.0, help="repeat a shape for so long")
