@@ -127,8 +127,9 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 
 def ceilings(args: argparse.Namespace) -> Ceilings:
-    """The limits of this moment."""
-    command = (sys.executable, str(HERE / "ceiling.py"), "0.5")
+    """The limits of this moment, for as many threads as the engines get."""
+    threads = f"TVM_NUM_THREADS={args.threads}"
+    command = ("env", threads, sys.executable, str(HERE / "ceiling.py"), "0.5")
     return Ceilings(**last_json(command, args.wrap, args.timeout))
 
 
