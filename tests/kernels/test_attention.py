@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kernels.device import LEVELS, Array, Kernel, filled
+from kernels.device import LEVELS, Array, Kernel, filled, quantized_outputs
 from mlc_llm.compiler.abi import PAGE_SIZE, SEGMENT_TOKENS, TILE_ROWS, round_up
 from mlc_llm.kernels import reference_attention as reference
 from mlc_llm.kernels.cpu.attention import attention
 from mlc_llm.kernels.cpu.attention_task import CHUNK_PAGES
 from mlc_llm.kernels.cpu.kv_format import KvFormat
 from mlc_llm.kernels.cpu.level import Level
+from mlc_llm.kernels.cpu.quantize import quantize
 from mlc_llm.kernels.cpu.rope import rope_append
 from mlc_llm.kernels.cpu.rope_heads import LOG2_E
-from mlc_llm.quantization.scheme import KvDtype
+from mlc_llm.quantization.scheme import CODES, KvDtype
 
 LAYERS, LAYER = 2, 1
 WIDTH = 40
@@ -268,3 +269,24 @@ def test_a_row_that_is_not_a_number_leaves_the_others_alone() -> None:
     broken = attend(level, model, q, pool, b, b.tiles(TILE_ROWS))
     others = np.arange(len(q)) != 6
     np.testing.assert_array_equal(clean[others], broken[others])
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("weights", ["q4", "q8"])
+def test_a_quantized_result_is_that_of_quantize_bit_for_bit(level: Level, weights: str) -> None:
+    model, codes, b = Heads(8, 2, 64, "bfloat16"), CODES[weights], batch()
+    rows, width = len(b.seqs), model.heads * model.head_dim
+    q, pool, tiles = queries(model, rows), pool_of(model, b.table.size + 1), b.tiles(TILE_ROWS)
+    plain = attend(level, model, q, pool, b, tiles)
+    outputs = quantized_outputs(rows, width)
+    apart = Kernel(level, quantize(level, width, codes))(plain, outputs=outputs)
+    kernel = Kernel(level, attention(level, *model, codes=codes))
+    args = (as_factors(level, model, q), pool, b.table, tiles, b.positions, LAYER)
+    together = kernel.run(*args, *outputs)[-3:]
+    for first, second in zip(apart, together, strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+def test_heads_that_are_no_whole_groups_are_refused() -> None:
+    with pytest.raises(ValueError, match="whole groups of 32"):
+        attention(Level.GENERIC, 2, 1, 16, "float32", codes=CODES["q4"])

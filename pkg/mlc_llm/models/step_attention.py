@@ -34,8 +34,7 @@ def attention_rows(e: Emitter, read: Rows, inputs: Inputs, layer: int, weights: 
     if e.arch.latent is not None:
         return _mixed_latents(e, read, inputs, layer, weights, e.arch.latent)
     qkv = linear(e, read, weights, "self_attn.qkv_proj", "store")
-    mixed = _attend(e, qkv, inputs, layer, weights)
-    return quantized(e, mixed, e.arch.num_attention_heads * e.arch.head_dim)
+    return _attend(e, qkv, inputs, layer, weights)
 
 
 def _mixed_latents(
@@ -76,7 +75,7 @@ def _small_queries(e: Emitter, read: Rows, weights: Weights, latent: Latent) -> 
     return Rows(e.fields(kernel, args, quantized_types(e.n, size)), padded)
 
 
-def _attend(e: Emitter, qkv: Expr, inputs: Inputs, layer: int, weights: Weights) -> Expr:
+def _attend(e: Emitter, qkv: Expr, inputs: Inputs, layer: int, weights: Weights) -> Rows:
     arch = e.arch
     slides = layer in arch.sliding_layers
     heads = (arch.num_attention_heads, arch.num_key_value_heads, arch.head_dim)
@@ -92,12 +91,16 @@ def _attend(e: Emitter, qkv: Expr, inputs: Inputs, layer: int, weights: Weights)
     queries = relax.TensorType((e.n, arch.num_attention_heads, padded), dtype)
     q = e.call(append, args, queries)
     window = arch.sliding_window if slides else None
-    limits = (window, arch.attention_softcap)
+    width = arch.num_attention_heads * arch.head_dim
+    codes = None if arch.head_dim % GROUP_SIZE else e.codes
+    limits = (window, arch.attention_softcap, codes)
     name = "attention" if window is None else "attention_sliding"
     attend = e.kernel(name, attention, *sizes, *limits)
     seen = inputs.positions if e.seen is None else e.seen
     args = [q, inputs.pool, inputs.page_table, inputs.tiles, seen, index]
-    return e.call(attend, args, floats(e.n, arch.num_attention_heads * arch.head_dim))
+    if codes is not None:
+        return Rows(e.fields(attend, args, quantized_types(e.n, width)), width)
+    return quantized(e, e.call(attend, args, floats(e.n, width)), width)
 
 
 def _rotation_of(e: Emitter, layer: int) -> Rotation:

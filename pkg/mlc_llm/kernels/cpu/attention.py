@@ -48,7 +48,7 @@ from mlc_llm.kernels.cpu.attention_weights import weigh
 from mlc_llm.kernels.cpu.kv_format import KvFormat
 from mlc_llm.kernels.cpu.level import Level
 from mlc_llm.kernels.cpu.vector import held, prim_func
-from mlc_llm.quantization.scheme import KvDtype
+from mlc_llm.quantization.scheme import GROUP_SIZE, Codes, KvDtype
 
 
 def attention(
@@ -59,13 +59,17 @@ def attention(
     kv_dtype: KvDtype,
     window: int | None = None,
     softcap: float | None = None,
+    codes: Codes | None = None,
 ) -> PrimFunc:
     """(q[n, Hq, Dp], pool, page_table, tiles, positions, layer int64, out f32[n, Hq * D]).
 
     Layouts as in `compiler.abi`; q as `rope.rope_append` returns it. With a `window` a row attends
     to so many of the latest tokens; with a `softcap` its scores become softcap * tanh(score /
-    softcap).
+    softcap). With `codes`, in place of `out` come xq, xs, xc: bitwise `quantize` of it. D is then a
+    multiple of 32.
     """
+    if codes is not None and head_dim % GROUP_SIZE:
+        raise ValueError(f"heads of {head_dim} columns are not whole groups of {GROUP_SIZE}")
     shape = Shape(heads, kv_heads, head_dim, kv_dtype, window, softcap)
     fmt = KvFormat(level, kv_dtype)
     # One row alone (decode) must not pay for a block of rows; many rows must fill one.
@@ -73,7 +77,7 @@ def attention(
     crowd = block_of(fmt, shape, TILE_ROWS)
 
     def emit() -> None:
-        args = new_arguments(fmt, shape)
+        args = new_arguments(fmt, shape, codes)
         num_tiles = args.tiles.shape[0]
         tasks = T.bind(T.Cast("int64", args.tiles[0, 3]))
         apart = new_apart(shape, alone, args)

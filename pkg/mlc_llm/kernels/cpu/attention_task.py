@@ -16,8 +16,9 @@ from mlc_llm.compiler.abi import PAGE_SIZE, round_up
 from mlc_llm.kernels.cpu.kv_bytes import DIGITS, Queries, queries
 from mlc_llm.kernels.cpu.kv_format import LANES, KvFormat
 from mlc_llm.kernels.cpu.level import TRAITS
+from mlc_llm.kernels.cpu.quantize import Quantized
 from mlc_llm.kernels.cpu.vector import arg, span, symbol
-from mlc_llm.quantization.scheme import KvDtype
+from mlc_llm.quantization.scheme import GROUP_SIZE, Codes, KvDtype
 
 CHUNK_PAGES = 8
 
@@ -78,7 +79,7 @@ class Arguments(NamedTuple):
     tiles: Var
     positions: Var
     layer: Var
-    out: Var
+    out: Var | Quantized
 
 
 class Vectors(NamedTuple):
@@ -198,8 +199,8 @@ def _divisor(value: int, most: int) -> int:
     return next(d for d in range(min(value, most), 0, -1) if value % d == 0)
 
 
-def new_arguments(fmt: KvFormat, shape: Shape) -> Arguments:
-    """Append the parameters."""
+def new_arguments(fmt: KvFormat, shape: Shape, codes: Codes | None) -> Arguments:
+    """Append the parameters; with `codes` the result is quantized for weights that are such."""
     n = symbol("n")
     page = fmt.elements(shape.head_dim)
     pool = (symbol("layers"), symbol("pages"), shape.kv_heads, 2, page)
@@ -210,8 +211,14 @@ def new_arguments(fmt: KvFormat, shape: Shape) -> Arguments:
         arg("tiles", (symbol("tiles"), 4), "int32"),
         arg("positions", (n,), "int32"),
         T.arg("layer", T.int64()),
-        arg("out", (n, shape.heads * shape.head_dim), "float32"),
+        _result(n, shape.heads * shape.head_dim, codes),
     )
+
+
+def _result(n: Var, columns: int, codes: Codes | None) -> Var | Quantized:
+    if codes is None:
+        return arg("out", (n, columns), "float32")
+    return Quantized(columns // GROUP_SIZE, codes)
 
 
 def new_scratch(fmt: KvFormat, shape: Shape, block: Block) -> Scratch:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from math import gcd
 from typing import NamedTuple
 
@@ -13,9 +15,11 @@ from mlc_llm.compiler.abi import PAGE_SIZE
 from mlc_llm.kernels.cpu.attention_task import CHUNK_PAGES, Here, Task, at, first_token
 from mlc_llm.kernels.cpu.kv_bytes import DIGITS, joined
 from mlc_llm.kernels.cpu.kv_format import LANES
+from mlc_llm.kernels.cpu.quantize import Quantized
 from mlc_llm.kernels.cpu.vector import (
     fma,
     get,
+    held,
     iconst,
     intrinsic,
     prefetch,
@@ -24,6 +28,7 @@ from mlc_llm.kernels.cpu.vector import (
     span,
     splat,
 )
+from mlc_llm.quantization.scheme import GROUP_SIZE
 
 
 class Columns(NamedTuple):
@@ -112,15 +117,32 @@ def _keep(task: Task, some: Columns) -> None:
 def store(task: Task, nth: Expr) -> None:
     """Divide by the sums of weights and write the rows; a repeated row is written again."""
     shape, block, sums, work = task.shape, task.block, task.scratch.segment, task.work
-    lanes = gcd(shape.head_dim, LANES)  # no vector of `out` crosses from one head to the next
     head = T.bind((work.first_head + nth) * shape.group + work.part * block.heads)
     for j in range(block.queries):
         query = T.bind(nth * block.queries + j)
         totals = sums.total.get(query)
         total = intrinsic("float32", "llvm.vector.reduce.fadd", T.float32(0), totals)
-        scale = T.bind(splat(T.float32(1) / total, lanes))
+        scale = T.bind(T.float32(1) / total)
         column = T.bind((head + j % block.heads) * shape.head_dim)
-        with T.serial(T.int64(shape.head_dim // lanes)) as v:
-            value = sums.values.get(query * shape.vectors, v * lanes, lanes) * scale
-            place = [task.row_of(j), span(column + v * lanes, lanes)]
-            T.buffer_store(task.args.out, value, place)
+        _write(task, task.row_of(j), column, partial(_result, task, query, scale))
+
+
+def _result(task: Task, query: Expr, scale: Expr, start: Expr, lanes: int) -> Expr:
+    """Columns of a query's result from `start` on."""
+    values = task.scratch.segment.values
+    return values.get(query * task.shape.vectors, start, lanes) * splat(scale, lanes)
+
+
+def _write(task: Task, row: Expr, column: Expr, result: Callable[[Expr, int], Expr]) -> None:
+    """One head of a row, from its column of the whole result on."""
+    size, out = task.shape.head_dim, task.args.out
+    if isinstance(out, Quantized):
+        row, first = held(row), held(T.floordiv(column, GROUP_SIZE))
+        with T.serial(T.int64(size // GROUP_SIZE)) as group:
+            low, high = (result(group * GROUP_SIZE + half, LANES) for half in (0, LANES))
+            out.write(row, T.bind(first + group), low, high)
+        return
+    lanes = gcd(size, LANES)  # no vector of `out` crosses from one head to the next
+    with T.serial(T.int64(size // lanes)) as v:
+        place = [row, span(column + v * lanes, lanes)]
+        T.buffer_store(out, result(v * lanes, lanes), place)
