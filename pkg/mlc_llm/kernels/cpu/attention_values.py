@@ -21,7 +21,7 @@ from mlc_llm.kernels.cpu.vector import (
     get,
     held,
     iconst,
-    intrinsic,
+    lane_sum,
     prefetch,
     put,
     registers,
@@ -120,9 +120,7 @@ def store(task: Task, nth: Expr) -> None:
     head = T.bind((work.first_head + nth) * shape.group + work.part * block.heads)
     for j in range(block.queries):
         query = T.bind(nth * block.queries + j)
-        totals = sums.total.get(query)
-        total = intrinsic("float32", "llvm.vector.reduce.fadd", T.float32(0), totals)
-        scale = T.bind(T.float32(1) / total)
+        scale = T.bind(T.float32(1) / lane_sum(sums.total.get(query), LANES))
         column = T.bind((head + j % block.heads) * shape.head_dim)
         _write(task, task.row_of(j), column, partial(_result, task, query, scale))
 

@@ -27,6 +27,7 @@ from mlc_llm.kernels.cpu.vector import (
     const,
     fma,
     get,
+    lane_sum,
     prim_func,
     put,
     registers,
@@ -39,13 +40,6 @@ from mlc_llm.quantization.scheme import KvDtype
 
 MASKED = -1e30
 
-SUM = """
-define linkonce_odr float @mlc_sum_{lanes}(<{lanes} x float> %a) alwaysinline nounwind readnone {{
-  %r = call reassoc float @llvm.vector.reduce.fadd.v{lanes}f32(float -0.0, <{lanes} x float> %a)
-  ret float %r
-}}
-declare float @llvm.vector.reduce.fadd.v{lanes}f32(float, <{lanes} x float>)
-"""
 MOST = """
 define linkonce_odr float @mlc_most_16(<16 x float> %a) alwaysinline nounwind readnone {
   %r = call nnan float @llvm.vector.reduce.fmax.v16f32(<16 x float> %a)
@@ -53,7 +47,7 @@ define linkonce_odr float @mlc_most_16(<16 x float> %a) alwaysinline nounwind re
 }
 declare float @llvm.vector.reduce.fmax.v16f32(<16 x float>)
 """
-"""Trees of sums and maxima; what TVM can say makes LLVM take one lane after the other."""
+"""A tree of maxima; what TVM can say makes LLVM take one lane after the other."""
 
 
 class Rows(NamedTuple):
@@ -107,13 +101,12 @@ def latent_attention(
     out f32[n, Hq rank]); q are queries as latents see them, `turned` is `latent_append`'s, a result
     is a weighted sum of latents. Page table and tiles as in `compiler.abi`."""
     pages, together = LatentPages(level, latent, kv_dtype), heads_together(level, heads)
-    code = MOST + "".join(SUM.format(lanes=lanes) for lanes in sorted({LANES, pages.lanes}))
 
     def emit() -> None:
         use = _arguments(pages, heads)
         num_tiles = use.tiles.shape[0]
         tasks = num_tiles * (heads // together)
-        with T.attr(T.int32(0), "pragma_import_llvm", code), T.parallel(tasks) as task:
+        with T.attr(T.int32(0), "pragma_import_llvm", MOST), T.parallel(tasks) as task:
             head = T.bind(T.floordiv(task, num_tiles) * together)
             tile = T.bind(T.floormod(task, num_tiles))
             first = T.bind(T.Cast("int64", use.tiles[tile, 0]))
@@ -172,7 +165,7 @@ def _attend(task: Task) -> None:
             _weigh(task, h, tokens)
         _add_values(task, page, tokens)
     for h in range(task.together):
-        total = _sum(scratch.total[span(h * LANES, LANES)], LANES)
+        total = lane_sum(scratch.total[span(h * LANES, LANES)], LANES)
         inverse = T.bind(splat(T.float32(1) / total, LANES))
         with T.serial(T.int64(rank // LANES)) as v:
             value = scratch.values[span(h * rank + v * LANES, LANES)] * inverse
@@ -204,7 +197,7 @@ def _score(task: Task, page: Expr) -> None:
         for h, of_head in enumerate(sums):
             for t, total in enumerate(of_head):
                 place = [step * tokens + (h * LANES + t)]
-                T.buffer_store(task.scratch.weights, _sum(get(total, lanes), lanes), place)
+                T.buffer_store(task.scratch.weights, lane_sum(get(total, lanes), lanes), place)
 
 
 def _weigh(task: Task, head: int, tokens: Expr) -> None:
@@ -267,7 +260,3 @@ def _sums(task: Task, count: int) -> list[list[Var]]:
 def _add(task: Task, total: Var, factor: Expr, value: Expr) -> None:
     lanes = task.pages.lanes
     put(total, fma(task.pages.level, factor, value, get(total, lanes), lanes), lanes)
-
-
-def _sum(values: Expr, lanes: int) -> Expr:
-    return T.call_pure_extern("float32", f"mlc_sum_{lanes}", values)

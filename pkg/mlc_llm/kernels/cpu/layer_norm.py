@@ -16,7 +16,7 @@ from mlc_llm.kernels.cpu.vector import (
     fma,
     for_each_row,
     get,
-    intrinsic,
+    lane_sum,
     prim_func,
     put,
     registers,
@@ -108,5 +108,4 @@ def _sum(level: Level, x: Var, row: Expr, hidden: int, mean: Expr | None) -> Exp
                 put(sums, fma(level, centred, centred, get(sums, 16), 16), 16)
 
     for_each_group(hidden, lambda c: x[row, span(c, 16)], lambda c: x[row, c], add)
-    both = get(partial[0], 16) + get(partial[1], 16)
-    return intrinsic("float32", "llvm.vector.reduce.fadd", T.float32(0), both)
+    return lane_sum(get(partial[0], 16) + get(partial[1], 16), 16)

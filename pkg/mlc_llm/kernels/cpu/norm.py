@@ -16,7 +16,7 @@ from mlc_llm.kernels.cpu.vector import (
     fma,
     for_each_row,
     get,
-    intrinsic,
+    lane_sum,
     prim_func,
     put,
     registers,
@@ -134,10 +134,5 @@ def inverse_rms(level: Level, x: Var, row: Expr, first: Expr | int, count: int, 
     for_each_group(
         count, lambda c: x[row, span(first + c, 16)], lambda c: x[row, first + c], add_squares
     )
-    total = intrinsic(
-        "float32",
-        "llvm.vector.reduce.fadd",
-        T.float32(0),
-        get(partial[0], 16) + get(partial[1], 16),
-    )
+    total = lane_sum(get(partial[0], 16) + get(partial[1], 16), 16)
     return T.float32(1) / T.sqrt(total * T.float32(1.0 / count) + T.float32(eps))

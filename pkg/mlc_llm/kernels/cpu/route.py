@@ -20,7 +20,7 @@ from mlc_llm.kernels.cpu.vector import (
     exp,
     fma,
     for_each_row,
-    intrinsic,
+    lane_sum,
     prim_func,
     span,
     splat,
@@ -122,8 +122,7 @@ def _scores(level: Level, experts: Experts, logit: Callable[[Expr], Expr], score
         power = T.bind(exp(level, scores[span(first, LANES)] - splat(largest[0], LANES), LANES))
         T.buffer_store(scores, power, [span(first, LANES)])
         T.buffer_store(total, total[span(0, LANES)] + power, [span(0, LANES)])
-    lanes = total[span(0, LANES)]
-    whole = T.bind(intrinsic("float32", "llvm.vector.reduce.fadd", T.float32(0), lanes))
+    whole = T.bind(lane_sum(total[span(0, LANES)], LANES))
     for first in range(0, padded, LANES):
         T.buffer_store(
             scores, scores[span(first, LANES)] / splat(whole, LANES), [span(first, LANES)]

@@ -115,6 +115,16 @@ def widen_half(level: Level, half: Expr, lanes: int) -> Expr:
     return T.reinterpret(f"float32{suffix}", T.reinterpret(f"int32{suffix}", value) | sign)
 
 
+def lane_sum(value: Expr, lanes: int) -> Expr:
+    """The sum of a vector's lanes, halves added to halves down to two of them: LLVM's own reduction
+    of floats adds one lane after the other."""
+    while lanes > 2:
+        lanes //= 2
+        half, value = f"float32x{lanes}", T.bind(value)
+        value = T.vectorlow(half, value) + T.vectorhigh(half, value)
+    return intrinsic("float32", "llvm.vector.reduce.fadd", T.float32(0), value)
+
+
 def prefetch(buffer: Var, *index: Expr | int) -> None:
     """Ask for the cache line of an element, which may lie past the end of the buffer."""
     T.evaluate(
