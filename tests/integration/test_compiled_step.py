@@ -10,8 +10,9 @@ import pytest
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
+from kernels.device import LEVELS
 from mlc_llm.kernels.cpu.closest import can_search
-from mlc_llm.kernels.cpu.level import detect
+from mlc_llm.kernels.cpu.level import Level, detect
 from mlc_llm.models.architecture import Experts, Latent, RopeScaling
 from mlc_llm.quantization.search import quantize_closest
 from mlc_workers.scheduler.plan import Span
@@ -112,6 +113,16 @@ def test_prefill_chunks_and_decode_match_the_oracle(case: tuple[SmallModel, floa
             sequence.append(token)
         spans = [span(row, starts[row], [more[row]]) for row in range(3)]
         close(model.run(*spans), model, [a, b, c], tol)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_step_of_every_level_matches_the_oracle(level: Level) -> None:
+    heads = architecture(head_dim=32, num_attention_heads=4, num_key_value_heads=2)
+    model = SmallModel(heads, "q4f16_1", level=level)
+    a, b = (tokens_of(model, n, n) for n in (21, 70))
+    close(model.run(span(0, 0, a), span(1, 0, b)), model, [a, b], 0.2)
+    a, b = [*a, 3], [*b, 4]
+    close(model.run(span(0, 21, [3]), span(1, 70, [4])), model, [a, b], 0.2)
 
 
 def test_a_batch_may_mix_decodes_with_chunks_of_prompts(case: tuple[SmallModel, float]) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mlc_llm.compiler.abi import PAGE_SIZE
 from mlc_llm.compiler.artifact import LibrarySpec, essential
 from mlc_llm.compiler.build import compile_in_memory
-from mlc_llm.kernels.cpu.level import detect
+from mlc_llm.kernels.cpu.level import Level, detect
 from mlc_llm.models.architecture import Architecture
 from mlc_llm.models.folder import open_folder
 from mlc_llm.models.parameters import parameters
@@ -63,10 +63,15 @@ def in_no_time(spec: LibrarySpec, progress: Callable[[str, float], None]) -> obj
 
 
 @cache
-def library(arch: Architecture, quantization: str, kv_dtype: KvDtype | None = None) -> Library:
-    """The compiled model; one compilation in a test session."""
+def library(
+    arch: Architecture,
+    quantization: str,
+    kv_dtype: KvDtype | None = None,
+    level: Level | None = None,
+) -> Library:
+    """The compiled model, for this CPU or the level that is named; one compilation in a session."""
     use_threads(2)
-    spec = LibrarySpec(arch, quantization, detect().value, kv_dtype)
+    spec = LibrarySpec(arch, quantization, (level or detect()).value, kv_dtype)
     return Library(compile_in_memory(spec, lambda _message, _done: None))
 
 
@@ -97,6 +102,7 @@ class CompiledModel:
         packed: list[NDArray[Any]],
         seed: int = 0,
         kv_dtype: KvDtype | None = None,
+        level: Level | None = None,
     ) -> None:
         self.arch = arch
         num_pages = NUM_ROWS * PAGES_PER_ROW
@@ -111,7 +117,7 @@ class CompiledModel:
         rope = huge_empty((CONTEXT, arch.rope_width), np.float32).view(np.float32)
         rope[:] = rope_table(arch, CONTEXT)
         norm = FinalNorm(arch, scheme_by_name(quantization), packed)
-        step = library(essential(arch), quantization, kv_dtype)
+        step = library(essential(arch), quantization, kv_dtype, level)
         self.runner = Runner(step, packed, self.pool, rope, self.table, arch.vocab_size, norm)
 
     def run(self, *spans: Span, copies: Sequence[tuple[int, int]] = ()) -> NDArray[np.float32]:
@@ -128,9 +134,10 @@ class SmallModel(CompiledModel):
         quantization: str,
         seed: int = 0,
         kv_dtype: KvDtype | None = None,
+        level: Level | None = None,
     ) -> None:
         packed = packed_weights(arch, quantization, seed)
-        super().__init__(arch, quantization, packed, seed, kv_dtype)
+        super().__init__(arch, quantization, packed, seed, kv_dtype, level)
         scheme = scheme_by_name(quantization)
         self.oracle = Oracle(arch, unpack_weights(arch, scheme, packed))
 
