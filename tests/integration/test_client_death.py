@@ -54,7 +54,9 @@ async def test_a_killed_engine_fails_every_stream_and_query_with_a_typed_error(
         client.open([ask("r", (1,))])
 
 
-async def test_a_killed_engine_is_restarted_and_serves_again(start: Start) -> None:
+async def test_a_killed_engine_is_restarted_and_serves_again(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
     client = await start(restart=True)
     for _ in range(3):
         stream = await running(client)
@@ -69,6 +71,7 @@ async def test_a_killed_engine_is_restarted_and_serves_again(start: Start) -> No
         assert client.ready.pid != pid
         assert await text_of(client.open([ask("r", (1, 2))])) == " 1 2"
         assert client.healthy
+    assert caplog.text.count("serves again") == 3
 
 
 async def test_a_restarting_client_can_be_closed(start: Start) -> None:

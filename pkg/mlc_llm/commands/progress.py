@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 
 EVERY_SECONDS = 1.0
+LEAST_DONE = 0.05
+"""Share that is done before the rest is estimated from it: a start is slower than what follows."""
 
 
 class Estimate:
@@ -22,5 +24,7 @@ class Estimate:
         if now - self._told < EVERY_SECONDS:
             return
         self._told = now
-        left = (now - self._begun) * (total - done) / max(done, 1)
-        print(f"{self._what} {done / total:4.0%}, about {left:.0f} s left", file=sys.stderr)
+        line = f"{self._what} {done / total:4.0%}"
+        if done >= LEAST_DONE * total:
+            line += f", about {(now - self._begun) * (total - done) / done:.0f} s left"
+        print(line, file=sys.stderr)

@@ -289,6 +289,7 @@ class EngineClient:
             except (MLCError, OSError) as error:
                 _log.error("The engine could not be restarted: %s", error)
             else:
+                _log.warning("The engine was restarted and serves again.")
                 return
         self._move(EngineState.STOPPED)
         self._given_up.set()
