@@ -11,6 +11,14 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from mlc_llm.control_groups import control_groups
+
+FILES = (
+    ("memory.max", "memory.current"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+)
+"""Of a control group: its limit and what is used, in the newer version and the older."""
+
 
 class Memory(Struct, frozen=True):
     """Host memory in bytes."""
@@ -50,27 +58,10 @@ def _meminfo(root: Path) -> Memory | None:
 
 def _cgroups(root: Path) -> Iterator[tuple[int, int, str]]:
     """(limit, used, name) of every memory cgroup around this process, innermost first."""
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        number, controllers, path = line.split(":", 2)
-        if number == "0":
-            base, files = root / "sys/fs/cgroup", ("memory.max", "memory.current")
-        elif "memory" in controllers.split(","):
-            base = root / "sys/fs/cgroup/memory"
-            files = ("memory.limit_in_bytes", "memory.usage_in_bytes")
-        else:
-            continue
-        inner = base / path.strip("/")
-        # Inside a container the path may name a folder that only the host sees; its root then holds
-        # the container's own limit, so the walk always ends at `base`.
-        for folder in (inner, *inner.parents):
+    for folder in control_groups(root, "memory"):
+        for files in FILES:
             if (found := _limit(folder, *files)) is not None:
                 yield *found, f"memory limit of the control group {folder}"
-            if folder == base:
-                break
 
 
 def _limit(folder: Path, limit_file: str, used_file: str) -> tuple[int, int] | None:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
+from mlc_llm.control_groups import control_groups
 from mlc_llm.errors import BadConfig
 
 THREADS_VARIABLE = "TVM_NUM_THREADS"
@@ -39,7 +40,8 @@ def usable_cores(root: Path = Path("/"), processors: Collection[int] | None = No
     """
     mine = os.sched_getaffinity(0) if processors is None else processors
     cores = len({_siblings(root, processor) for processor in mine})
-    return max(1, min([cores, *_quotas(root)]))
+    quotas = (quota for folder in control_groups(root, "cpu") for quota in _quota(folder))
+    return max(1, min([cores, *quotas]))
 
 
 def _siblings(root: Path, processor: int) -> str:
@@ -51,31 +53,6 @@ def _siblings(root: Path, processor: int) -> str:
         except OSError:
             continue
     return str(processor)
-
-
-def _quotas(root: Path) -> Iterator[int]:
-    """Processors' worth of time that each control group around this process may take."""
-    mounted = root / "sys/fs/cgroup"
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        number, controllers, path = line.split(":", 2)
-        if number == "0":
-            base = mounted
-        elif "cpu" in controllers.split(","):
-            base = next(
-                (b for b in (mounted / controllers, mounted / "cpu") if b.is_dir()), mounted
-            )
-        else:
-            continue
-        inner = base / path.strip("/")
-        # In a container the path may name what only the host sees; its own limit is then at `base`.
-        for folder in (inner, *inner.parents):
-            yield from _quota(folder)
-            if folder == base:
-                break
 
 
 def _quota(folder: Path) -> Iterator[int]:

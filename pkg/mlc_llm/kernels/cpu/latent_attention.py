@@ -18,7 +18,7 @@ from tvm.tirx import PrimFunc, Var
 
 from mlc_llm.compiler.abi import PAGE_SIZE
 from mlc_llm.kernels.cpu.exp2 import exp2
-from mlc_llm.kernels.cpu.kv_format import LANES
+from mlc_llm.kernels.cpu.kv_format import LANES, LARGEST
 from mlc_llm.kernels.cpu.latent_pages import LatentPages
 from mlc_llm.kernels.cpu.level import TRAITS, Level
 from mlc_llm.kernels.cpu.rope_heads import LOG2_E
@@ -39,15 +39,6 @@ from mlc_llm.models.architecture import Latent
 from mlc_llm.quantization.scheme import KvDtype
 
 MASKED = -1e30
-
-MOST = """
-define linkonce_odr float @mlc_most_16(<16 x float> %a) alwaysinline nounwind readnone {
-  %r = call nnan float @llvm.vector.reduce.fmax.v16f32(<16 x float> %a)
-  ret float %r
-}
-declare float @llvm.vector.reduce.fmax.v16f32(<16 x float>)
-"""
-"""A tree of maxima; what TVM can say makes LLVM take one lane after the other."""
 
 
 class Rows(NamedTuple):
@@ -106,7 +97,7 @@ def latent_attention(
         use = _arguments(pages, heads)
         num_tiles = use.tiles.shape[0]
         tasks = num_tiles * (heads // together)
-        with T.attr(T.int32(0), "pragma_import_llvm", MOST), T.parallel(tasks) as task:
+        with T.attr(T.int32(0), "pragma_import_llvm", LARGEST), T.parallel(tasks) as task:
             head = T.bind(T.floordiv(task, num_tiles) * together)
             tile = T.bind(T.floormod(task, num_tiles))
             first = T.bind(T.Cast("int64", use.tiles[tile, 0]))
@@ -208,7 +199,7 @@ def _weigh(task: Task, head: int, tokens: Expr) -> None:
     scores = scratch.weights[at] * const(task.scale, LANES)
     masked = T.bind(T.Select(seen, scores, const(MASKED, LANES)))
     before = T.bind(scratch.top[at])
-    largest = T.call_pure_extern("float32", "mlc_most_16", masked)
+    largest = T.call_pure_extern("float32", "mlc_largest", masked)
     now = T.bind(T.max(splat(largest, LANES), before))
     fade = T.bind(exp2(level, T.bind(before - now), LANES))
     weight = T.bind(exp2(level, T.bind(masked - now), LANES))
